@@ -1,0 +1,59 @@
+//! The tree of conditions and their fixed reasons.
+//! `Ready` is true when all of its parts are; every part says what, why and how to mend it in its message.
+
+use std::fmt;
+
+/// Types of conditions. `Ready` sums up the others of its kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionType {
+    /// ImageModel: clients get pictures. GpuPool: replicas can be made.
+    Ready,
+    /// ImageModel: the bytes in the pods are those of the digest.
+    CheckpointVerified,
+    /// ImageModel: the fleet has room for every wanted replica.
+    Placed,
+    /// ImageModel: at least one replica answers.
+    Serving,
+}
+
+/// Reasons. One may be used with true, false or unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    // Ready
+    AllPartsReady,
+    // CheckpointVerified
+    Verified,
+    Verifying,
+    NotFound,
+    DigestMismatch,
+    Unsupported,
+    LoadFailed,
+    AwaitingReplica,
+    // Placed
+    Placed,
+    Parked,
+    NoPool,
+    UnknownPool,
+    TooLittleMemory,
+    PoolLimitReached,
+    InvalidSpec,
+    // Serving
+    Serving,
+    Starting,
+    NoReadyReplica,
+    // GpuPool
+    PoolReady,
+    InUse,
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f) // the variants' names are the API's words
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

@@ -1,0 +1,160 @@
+//! `GpuPool`: priced capacity of one kind, from which replicas (pods) are taken.
+//! Says what a replica is made of and what it costs; which models live there is the planner's affair.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::Quantity;
+
+/// Priced capacity of one kind: replicas of one size on one kind of device.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "easel.dev",
+    version = "v1alpha1",
+    kind = "GpuPool",
+    plural = "gpupools",
+    shortname = "gpool",
+    category = "easel",
+    status = "GpuPoolStatus",
+    derive = "PartialEq",
+    doc = "Priced capacity of one kind: replicas of one size on one kind of device.",
+    validation = Rule::new("size(self.metadata.name) <= 40").message("the name of a pool has at most 40 characters: it becomes part of its pods' names"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
+    printcolumn(name = "Devices", type_ = "string", json_path = ".spec.devices"),
+    printcolumn(name = "Capacity", type_ = "string", json_path = ".spec.capacityType"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
+    printcolumn(name = "Limit", type_ = "integer", json_path = ".spec.limits.replicas"),
+    printcolumn(name = "USD/h", type_ = "string", json_path = ".status.usdPerHour"),
+    printcolumn(name = "Models", type_ = "string", json_path = ".status.residentModels", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.devices != 'cpu' || self.devicesPerReplica == 1").message("a cpu pool has devicesPerReplica 1; give a replica more cores with `cpu`"),
+    validation = Rule::new("self.devices != 'cpu' || !has(self.precision) || self.precision != 'f16'").message("precision f16 is not possible on cpu (it is 100 times slower there); use f32 or bf16"),
+    validation = Rule::new("self.devices == oldSelf.devices").message("devices can't change while replicas exist; create another pool and move models by their `pools`"),
+)]
+pub struct GpuPoolSpec {
+    /// What a replica runs on: `cpu`, or an extended resource such as `nvidia.com/gpu` or the MIG profile
+    /// `nvidia.com/mig-1g.10gb`.
+    #[schemars(regex(pattern = r"^(cpu|[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)$"), length(max = 120))]
+    pub devices: String,
+    /// How many devices one replica has.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 16))]
+    pub devices_per_replica: u32,
+    /// Memory for models in one replica: the device's memory, or main memory for `cpu`. Bytes.
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("memory must be more than 0 bytes, such as 2Gi"))]
+    pub memory: Quantity,
+    /// CPU cores of one replica.
+    #[serde(default = "one_core")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("cpu must be more than 0 cores, such as 2 or 500m"))]
+    pub cpu: Quantity,
+    /// What one replica costs.
+    pub price: Price,
+    /// Spot replicas may be taken away at short notice.
+    #[serde(default)]
+    pub capacity_type: CapacityType,
+    pub limits: PoolLimits,
+    /// Number format of the weights. Left out: f32 on `cpu`, bf16 elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Labels of the nodes whose devices these are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// Image of the inference pod. Left out: the one that the operator was installed with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Price {
+    /// US dollars for one replica and hour, at most six decimals, such as "2.49".
+    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    pub usd_per_hour: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CapacityType {
+    #[default]
+    OnDemand,
+    Spot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Precision {
+    /// As the pod's flag spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+        }
+    }
+}
+
+/// What the pool may grow to, whatever the demand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolLimits {
+    #[schemars(range(min = 0, max = 10_000))]
+    pub replicas: u32,
+    /// US dollars an hour for all replicas together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    pub usd_per_hour: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GpuPoolStatus {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Replicas that exist, of Shared and Dedicated models together.
+    #[serde(default)]
+    pub replicas: u32,
+    #[serde(default)]
+    pub ready_replicas: u32,
+    /// What the existing replicas cost, in US dollars an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usd_per_hour: Option<String>,
+    /// Memory for models in all replicas, and what resident models need of it. Bytes.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    #[serde(default)]
+    pub memory_used_bytes: u64,
+    /// `namespace/name` of the models that are resident in at least one replica.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resident_models: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn one_core() -> Quantity {
+    Quantity::new("1")
+}

@@ -1,0 +1,168 @@
+//! The engine protocol between operator, gateway and pod: desired residency with a generation, and the load report.
+//! Times are milliseconds, memory is bytes.
+//!
+//! | path | method | who | what |
+//! |---|---|---|---|
+//! | `/engine/v1/residency` | PUT [`Residency`] → 200 [`Report`], 409 when older | operator | what shall be resident |
+//! | `/engine/v1/report` | GET → [`Report`] as JSON lines, one now and one at every change (at least every second) | operator, gateway | what is |
+//! | `/v1/images/generations` | POST [`crate::images::GenerationRequest`] | gateway, operator | draw |
+
+use serde::{Deserialize, Serialize};
+
+pub const RESIDENCY_PATH: &str = "/engine/v1/residency";
+pub const REPORT_PATH: &str = "/engine/v1/report";
+
+/// Orders residencies: a new leader has a higher term, so that whatever an old one still sends is refused.
+/// The order of the fields is the order of comparison.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation {
+    /// The Lease's `leaseTransitions` when the sender became leader.
+    pub term: u64,
+    /// Counts the sender's own changes.
+    pub sequence: u64,
+}
+
+/// What the leader wants to be resident in one pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Residency {
+    pub generation: Generation,
+    pub models: Vec<DesiredModel>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredModel {
+    pub id: ModelId,
+    pub checkpoint: Checkpoint,
+    pub defaults: ModelDefaults,
+    pub limits: ModelLimits,
+}
+
+/// `namespace/name` of the ImageModel.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ModelId(pub String);
+
+impl ModelId {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self(format!("{namespace}/{name}"))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for ModelId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A folder in the diffusers layout, and what its bytes must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The folder as the pod sees it (the operator has turned `file://` and `pvc://` into it).
+    pub path: String,
+    /// `sha256:` + hex of the folder's `sha256sum` listing; see the README of `inference-pod`.
+    pub digest: String,
+}
+
+/// What a request that does not say gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelDefaults {
+    pub steps: u32,
+    pub guidance_scale: f32,
+    pub size: crate::ImageSize,
+    pub sampler: crate::images::SamplerKind,
+}
+
+// `guidance_scale` comes from a validated field that can't be NaN, so equality is total.
+impl Eq for ModelDefaults {}
+
+/// What a request may ask for at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelLimits {
+    pub max_steps: u32,
+    pub max_pixels: u64,
+    pub max_images: u32,
+}
+
+/// What a pod says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The newest residency accepted; default when none was.
+    pub generation: Generation,
+    pub models: Vec<ModelReport>,
+    pub waiting: u32,
+    pub running: u32,
+    /// Bound of `waiting`; above it the pod answers 429.
+    pub queue_limit: u32,
+    /// True since SIGTERM: finishes what it has, takes nothing new.
+    pub draining: bool,
+    pub device: String,
+    pub memory: MemoryReport,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryReport {
+    pub total_bytes: u64,
+    pub used_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelReport {
+    pub id: ModelId,
+    pub digest: String,
+    pub state: ModelState,
+    /// Mean of the last steps at the model's default size, milliseconds; absent until one was measured.
+    pub step_ms: Option<f64>,
+    pub load_ms: Option<u64>,
+}
+
+/// Where a checkpoint is on its way to the first picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum ModelState {
+    Verifying { done_bytes: u64, total_bytes: u64 },
+    Loading,
+    WarmingUp,
+    Ready,
+    Refused { reason: RefusalReason, message: String },
+}
+
+/// Why a checkpoint is not served. Becomes the reason of the ImageModel's `CheckpointVerified` condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum RefusalReason {
+    /// Nothing at that path.
+    NotFound,
+    /// The bytes are not those of the digest.
+    DigestMismatch,
+    /// Not the diffusers layout, a class or a dtype that no pipeline knows.
+    Unsupported,
+    /// The bytes are right, but loading or the warm-up step failed.
+    LoadFailed,
+}
+
+impl ModelState {
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_leader_is_above_anything_that_the_old_one_sends() {
+        let old = Generation { term: 3, sequence: u64::MAX };
+        assert!(Generation { term: 4, sequence: 0 } > old);
+    }
+
+    #[test]
+    fn a_state_reads_back_from_its_json() {
+        let state = ModelState::Refused { reason: RefusalReason::DigestMismatch, message: "m".into() };
+        let json = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<ModelState>(&json).unwrap(), state);
+    }
+}

@@ -1,0 +1,109 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::json;
+
+fn defaults() -> ModelDefaults {
+    let size = ImageSize::new(64, 64).unwrap();
+    ModelDefaults { steps: 20, guidance_scale: 4.0, size, sampler: SamplerKind::Ddim }
+}
+
+fn limits() -> ModelLimits {
+    ModelLimits { max_steps: 50, max_pixels: 64 * 64, max_images: 4 }
+}
+
+fn resolve(body: &serde_json::Value) -> Result<Generation, ApiError> {
+    GenerationRequest::parse(body.to_string().as_bytes())?.resolve(&defaults(), &limits())
+}
+
+#[test]
+fn a_prompt_alone_takes_the_models_defaults() {
+    let generation = resolve(&json!({"prompt": "pizza"})).unwrap();
+    let expected = Generation {
+        prompt: "pizza".into(),
+        negative_prompt: String::new(),
+        n: 1,
+        size: defaults().size,
+        quality: Quality::Auto,
+        steps: 20,
+        guidance_scale: 4.0,
+        sampler: SamplerKind::Ddim,
+        seed: None,
+    };
+    assert_eq!(generation, expected);
+}
+
+#[test]
+fn every_broken_rule_is_a_400_that_names_its_field() {
+    let cases = [
+        (json!({"prompt": "a", "n": 0}), "n"),
+        (json!({"prompt": "a", "n": 11}), "n"),
+        (json!({"prompt": "a", "n": 5}), "n"),
+        (json!({"prompt": "a", "n": "two"}), "n"),
+        (json!({"prompt": "a", "size": "63x64"}), "size"),
+        (json!({"prompt": "a", "size": "128x128"}), "size"),
+        (json!({"prompt": ""}), "prompt"),
+        (json!({"prompt": 7}), "prompt"),
+        (json!({"prompt": "x".repeat(32_001)}), "prompt"),
+        (json!({"prompt": "a", "negative_prompt": "x".repeat(32_001)}), "negative_prompt"),
+        (json!({"prompt": "a", "steps": 0}), "steps"),
+        (json!({"prompt": "a", "steps": 51}), "steps"),
+        (json!({"prompt": "a", "guidance_scale": -1.0}), "guidance_scale"),
+        (json!({"prompt": "a", "quality": "ultra"}), "quality"),
+        (json!({"prompt": "a", "stream": true}), "stream"),
+        (json!({"prompt": "a", "partial_images": 2}), "partial_images"),
+        (json!({"prompt": "a", "partial_images": 4}), "partial_images"),
+        (json!({"prompt": "a", "response_format": "url"}), "response_format"),
+        (json!({"prompt": "a", "output_format": "webp"}), "output_format"),
+        (json!({"prompt": "a", "output_compression": 101}), "output_compression"),
+        (json!({"prompt": "a", "output_compression": 50}), "output_compression"),
+        (json!({"prompt": "a", "background": "transparent"}), "background"),
+        (json!({"prompt": "a", "moderation": "off"}), "moderation"),
+        (json!({"prompt": "a", "sampler": "magic"}), "sampler"),
+        (json!({"prompt": "a", "sede": 7}), "sede"),
+        (json!({"prompt": "a", "seed": -1}), "seed"),
+    ];
+    for (body, param) in cases {
+        let error = resolve(&body).expect_err(&body.to_string());
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(param)), "{error:?}");
+    }
+}
+
+#[test]
+fn a_body_that_is_not_a_json_object_is_a_400() {
+    for body in ["", "{", "[]", "null", "{\"prompt\": \"a\"} x", "{}", "\u{feff}{}"] {
+        let error = GenerationRequest::parse(body.as_bytes()).expect_err(body);
+        assert_eq!(error.status, 400, "{body}");
+    }
+}
+
+#[test]
+fn quality_means_steps_unless_steps_are_given() {
+    let steps = |body| resolve(&body).unwrap().steps;
+    assert_eq!(steps(json!({"prompt": "a", "quality": "low"})), 10);
+    assert_eq!(steps(json!({"prompt": "a", "quality": "high"})), 40);
+    assert_eq!(steps(json!({"prompt": "a", "quality": "high", "steps": 3})), 3);
+}
+
+#[test]
+fn a_prompt_of_32000_wide_characters_is_allowed_and_fits_the_body() {
+    let body = json!({"prompt": "🍕".repeat(MAX_PROMPT_CHARS)});
+    assert!(resolve(&body).is_ok());
+    assert!((body.to_string().len() as u64) < MAX_GENERATION_BODY);
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_the_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = GenerationRequest::parse(&body);
+    }
+
+    #[test]
+    fn what_is_resolved_is_within_the_limits(n in -2i64..12, steps in -2i64..60, w in 0u32..8, h in 0u32..8) {
+        let body = json!({"prompt": "a", "n": n, "steps": steps, "size": format!("{}x{}", w * 16, h * 16)});
+        if let Ok(generation) = resolve(&body) {
+            prop_assert!((1..=4).contains(&generation.n));
+            prop_assert!((1..=50).contains(&generation.steps));
+            prop_assert!(generation.size.pixels() <= 64 * 64);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! Wire types that the pod, the gateway, the plugin and the tests share.
+//! Knows JSON and the rules that a request alone can break; knows no server, no tensor and no Kubernetes.
+
+pub mod engine;
+pub mod error;
+pub mod identity;
+pub mod images;
+mod size;
+
+pub use size::{ImageSize, SizeError};

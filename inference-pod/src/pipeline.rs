@@ -1,0 +1,110 @@
+//! The one trait between server and model: encode, denoise a step, decode.
+//! Owns what a request for one picture is; knows neither HTTP nor tensors, which stay opaque inside `Job`.
+
+use std::path::Path;
+
+use easel_api::ImageSize;
+use easel_api::images::SamplerKind;
+
+/// One picture to draw. A request for `n` pictures is `n` of these, with seeds counted up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PictureRequest {
+    pub prompt: String,
+    pub negative_prompt: String,
+    pub seed: u64,
+    pub steps: u32,
+    pub guidance_scale: f32,
+    pub size: ImageSize,
+    pub sampler: SamplerKind,
+}
+
+/// What may share a model call. Two jobs of one model and one key give the same pictures batched and alone, within
+/// the tolerance of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchKey {
+    pub input_channels: u32,
+    /// Of the latents.
+    pub height: u32,
+    pub width: u32,
+    pub text_length: u32,
+    /// Guidance doubles the model's batch, so jobs with and without do not mix.
+    pub guidance: bool,
+}
+
+/// A finished picture: 8 bits a channel, row by row from the top, `[height][width][rgb]`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Picture {
+    pub size: ImageSize,
+    pub rgb: Vec<u8>,
+}
+
+impl std::fmt::Debug for Picture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Picture({}, {} bytes)", self.size, self.rgb.len())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The request can't be drawn by this model: the caller's fault.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The model call failed: ours.
+    #[error("failed to {step}")]
+    Failed {
+        step: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Numbers went wrong on the way; a black picture would hide it.
+    #[error("the model produced values that are not numbers")]
+    NotFinite,
+}
+
+/// A loaded checkpoint. Called by one engine thread only, one call at a time.
+pub trait Pipeline: Send + 'static {
+    /// A picture on its way: latents, embeddings, and the sampler with its history. Belongs to the request.
+    type Job: Send;
+
+    /// What may share a step with this request. Must equal for jobs that `denoise_step` gets together.
+    fn batch_key(&self, request: &PictureRequest) -> BatchKey;
+
+    /// Reads the prompt and draws the first noise. The result depends on the request alone.
+    fn encode(&self, request: &PictureRequest) -> Result<Self::Job, PipelineError>;
+
+    /// Takes every job of the batch one step further. Jobs may be at different steps.
+    fn denoise_step(&self, batch: &mut [&mut Self::Job]) -> Result<(), PipelineError>;
+
+    /// Turns the latents into a picture.
+    fn decode(&self, job: &Self::Job) -> Result<Picture, PipelineError>;
+
+    /// Tokens that the text encoder reads of this prompt, for `usage`.
+    fn text_tokens(&self, prompt: &str) -> u32;
+
+    /// Bytes of weights held in the device's memory.
+    fn memory_bytes(&self) -> u64;
+}
+
+/// Makes pipelines from verified folders.
+pub trait Loader: Send + Sync + 'static {
+    type Pipeline: Pipeline;
+
+    /// Reads a checkpoint in the diffusers layout whose bytes have been verified. Unknown classes are refused by name.
+    fn load(&self, folder: &Path) -> Result<Self::Pipeline, LoadError>;
+
+    /// The device that pipelines run on, such as `cpu` or `cuda:0`.
+    fn device(&self) -> String;
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A class, dtype or layout that no pipeline knows; the text names it.
+    #[error("{0}")]
+    Unsupported(String),
+    #[error("failed to load {part}")]
+    Failed {
+        part: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
