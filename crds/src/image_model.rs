@@ -101,7 +101,7 @@ pub struct Defaults {
     #[serde(default = "default_guidance")]
     #[schemars(range(min = 0.0, max = 50.0))]
     pub guidance_scale: f64,
-    /// WIDTHxHEIGHT in pixels.
+    /// `WIDTHxHEIGHT` in pixels.
     #[serde(default = "default_size")]
     #[schemars(length(max = 9))]
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{1,3}x[1-9][0-9]{1,3}$') && int(self.split('x')[0]) % 16 == 0 && int(self.split('x')[1]) % 16 == 0").message("size is WIDTHxHEIGHT in pixels, both multiples of 16, such as 512x512"))]

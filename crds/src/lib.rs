@@ -25,7 +25,7 @@ pub use quantity::{Quantity, QuantityError};
 /// The API group of every kind.
 pub const GROUP: &str = "easel.dev";
 
-/// Every CustomResourceDefinition, in the order in which `crdgen` writes them.
+/// Every `CustomResourceDefinition`, in the order in which `crdgen` writes them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![structural(&GpuPool::crd()), structural(&ImageModel::crd())]
 }

@@ -223,15 +223,16 @@ fn refuse(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     match cause.classify() {
         serde_json::error::Category::Data => {
             let path = error.path().to_string();
-            let code = if cause.to_string().starts_with("unknown field") { "unknown_parameter" } else { "invalid_type" };
+            let code =
+                if cause.to_string().starts_with("unknown field") { "unknown_parameter" } else { "invalid_type" };
             match path.as_str() {
                 "." => ApiError::malformed(cause.to_string()),
                 param => ApiError::invalid(param, code, format!("{param}: {cause}")),
             }
         }
-        serde_json::error::Category::Io
-        | serde_json::error::Category::Syntax
-        | serde_json::error::Category::Eof => ApiError::malformed(format!("the body is not valid JSON: {cause}")),
+        serde_json::error::Category::Io | serde_json::error::Category::Syntax | serde_json::error::Category::Eof => {
+            ApiError::malformed(format!("the body is not valid JSON: {cause}"))
+        }
     }
 }
 
@@ -261,7 +262,9 @@ fn bounded(param: &str, value: i64, most: u32) -> Result<u32, ApiError> {
 fn parse_size(size: Option<&str>) -> Result<Option<ImageSize>, ApiError> {
     match size {
         None | Some("auto") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|error: crate::SizeError| invalid_value("size", error.to_string())),
+        Some(text) => {
+            text.parse().map(Some).map_err(|error: crate::SizeError| invalid_value("size", error.to_string()))
+        }
     }
 }
 

@@ -1,0 +1,314 @@
+use super::*;
+use crate::snapshot::{Capacity, Pool, Replica, ReplicaPhase, Resident, Tenancy};
+use crate::units::{Bytes, MicroUsdPerHour};
+use proptest::prelude::*;
+
+const GIB: u64 = 1 << 30;
+
+fn pool(gib: u64, max_replicas: u32, dollars: &str) -> Pool {
+    Pool {
+        price: MicroUsdPerHour::from_dollars(dollars).unwrap(),
+        capacity: Capacity::OnDemand,
+        memory: Bytes(gib * GIB),
+        max_replicas,
+        max_cost: None,
+        leaving: false,
+    }
+}
+
+fn model(gib: u64, min_replicas: u32, placement: Placement, pools: &[&str]) -> Model {
+    Model {
+        digest: "sha256:0".into(),
+        memory: Bytes(gib * GIB),
+        placement,
+        pools: pools.iter().map(|name| PoolName::new(*name)).collect(),
+        min_replicas,
+        default_steps: 20,
+        slos: Vec::new(),
+        leaving: false,
+    }
+}
+
+fn snapshot(pools: &[(&str, Pool)], models: &[(&str, Model)]) -> Snapshot {
+    Snapshot {
+        pools: pools.iter().map(|(name, pool)| (PoolName::new(*name), pool.clone())).collect(),
+        models: models.iter().map(|(name, model)| (ModelId::new(*name), model.clone())).collect(),
+        replicas: BTreeMap::new(),
+    }
+}
+
+/// The world after Kubernetes and the pods have done what the plan says.
+fn applied(snapshot: &Snapshot, plan: &FleetPlan) -> Snapshot {
+    let mut next = snapshot.clone();
+    next.replicas.retain(|id, replica| {
+        let stays = plan.residency.get(id).is_some_and(|held| !held.is_empty());
+        stays && replica.phase == ReplicaPhase::Current
+    });
+    for (id, replica) in &mut next.replicas {
+        replica.residents = residents(&plan.residency[id]);
+    }
+    let mut made = 0..;
+    let mut make = |next: &mut Snapshot, pool: &PoolName, tenancy: Tenancy, missing: u32| {
+        for _ in 0..missing {
+            let id = ReplicaId::new(format!("new-{:04}", made.next().unwrap()));
+            let residents = BTreeMap::new();
+            let replica =
+                Replica { pool: pool.clone(), tenancy: tenancy.clone(), phase: ReplicaPhase::Current, residents };
+            next.replicas.insert(id, replica);
+        }
+    };
+    for (pool, replicas) in &plan.shared {
+        let have = count(&next, |replica| replica.pool == *pool && replica.tenancy == Tenancy::Shared);
+        make(&mut next, pool, Tenancy::Shared, replicas.saturating_sub(have));
+    }
+    for (id, dedicated) in &plan.dedicated {
+        let tenancy = Tenancy::Dedicated(id.clone());
+        let have = count(&next, |replica| replica.tenancy == tenancy);
+        make(&mut next, &dedicated.pool, tenancy, dedicated.replicas.saturating_sub(have));
+    }
+    next
+}
+
+fn count(snapshot: &Snapshot, matches: impl Fn(&Replica) -> bool) -> u32 {
+    u32::try_from(snapshot.replicas.values().filter(|replica| matches(replica)).count()).unwrap()
+}
+
+fn residents(models: &BTreeSet<ModelId>) -> BTreeMap<ModelId, Resident> {
+    let resident = Resident { digest: "sha256:0".into(), ready: true, step: None };
+    models.iter().map(|id| (id.clone(), resident.clone())).collect()
+}
+
+/// Plans and applies until every model sits in a replica that exists.
+fn settled(snapshot: &Snapshot) -> (Snapshot, FleetPlan) {
+    let mut world = snapshot.clone();
+    for _ in 0..3 {
+        world = applied(&world, &plan(&world));
+    }
+    let last = plan(&world);
+    (world, last)
+}
+
+#[test]
+fn the_cheapest_pool_that_has_the_memory_is_taken() {
+    let world = snapshot(
+        &[("big", pool(80, 4, "4")), ("mid", pool(24, 4, "1")), ("tiny", pool(4, 4, "0.1"))],
+        &[("d/sdxl", model(10, 1, Placement::Shared, &[]))],
+    );
+    insta::assert_snapshot!(plan(&world).report.to_string(), @r"
+    pool big: 0 replicas, $0.00 an hour
+    pool mid: 1 replicas, $1.00 an hour
+    pool tiny: 0 replicas, $0.00 an hour
+    model d/sdxl: placed: 1 on pool mid
+    ");
+}
+
+#[test]
+fn models_share_a_replica_and_copies_of_one_do_not() {
+    let world = snapshot(
+        &[("cpu", pool(8, 4, "0.04"))],
+        &[("d/a", model(2, 2, Placement::Shared, &[])), ("d/b", model(3, 1, Placement::Shared, &[]))],
+    );
+    let (_, plan) = settled(&world);
+    assert_eq!(plan.shared[&PoolName::new("cpu")], 2);
+    let held: Vec<usize> = plan.residency.values().map(BTreeSet::len).collect();
+    assert_eq!(held.iter().sum::<usize>(), 3);
+}
+
+#[test]
+fn a_model_that_does_not_fit_says_so_for_every_pool_that_it_asked() {
+    let mut dear = pool(80, 4, "4");
+    dear.max_cost = Some(MicroUsdPerHour::from_dollars("3").unwrap());
+    let world = snapshot(
+        &[("dear", dear), ("small", pool(4, 4, "1")), ("none", pool(80, 0, "1"))],
+        &[("d/flux", model(24, 1, Placement::Shared, &["gone", "small", "none", "dear"]))],
+    );
+    insta::assert_snapshot!(plan(&world).outcomes[&ModelId::new("d/flux")].to_string(), @"0 of 1 replicas placed; pool gone: there is no GpuPool of this name; create it or mend spec.pools; pool small: needs 24 GiB and a replica offers 4 GiB; use a pool with more memory; pool none: all of its 0 replicas are taken; raise the pool's limits.replicas; pool dear: another replica for $4.00 an hour would exceed $3.00 an hour; raise the pool's limits.usdPerHour");
+}
+
+#[test]
+fn a_dedicated_model_has_its_own_replicas_on_the_first_pool_that_takes_them_all() {
+    let world = snapshot(
+        &[("a", pool(8, 1, "1")), ("b", pool(8, 4, "2"))],
+        &[("d/m", model(4, 3, Placement::Dedicated, &["a", "b"])), ("d/s", model(4, 1, Placement::Shared, &[]))],
+    );
+    let plan = plan(&world);
+    let expected = DedicatedPlan { pool: PoolName::new("b"), replicas: 3 };
+    assert_eq!(plan.dedicated[&ModelId::new("d/m")], expected);
+    assert_eq!(plan.shared[&PoolName::new("a")], 1);
+}
+
+#[test]
+fn a_new_model_never_drives_out_one_that_is_seated() {
+    let world = snapshot(&[("cpu", pool(4, 1, "1"))], &[("d/z", model(4, 1, Placement::Shared, &[]))]);
+    let (mut world, _) = settled(&world);
+    world.models.insert(ModelId::new("d/a"), model(4, 1, Placement::Shared, &[]));
+    let plan = plan(&world);
+    assert!(matches!(plan.outcomes[&ModelId::new("d/z")], Outcome::Placed { .. }));
+    assert!(matches!(plan.outcomes[&ModelId::new("d/a")], Outcome::Short { .. }));
+}
+
+#[test]
+fn an_outdated_replica_serves_on_while_a_current_one_is_seated() {
+    let world = snapshot(&[("cpu", pool(4, 1, "1"))], &[("d/m", model(1, 1, Placement::Shared, &[]))]);
+    let (mut world, _) = settled(&world);
+    let old = world.replicas.keys().next().unwrap().clone();
+    world.replicas.get_mut(&old).unwrap().phase = ReplicaPhase::Outdated;
+    let surge = Replica {
+        pool: PoolName::new("cpu"),
+        tenancy: Tenancy::Shared,
+        phase: ReplicaPhase::Current,
+        residents: BTreeMap::new(),
+    };
+    let new = ReplicaId::new("surge");
+    world.replicas.insert(new.clone(), surge);
+    let plan = plan(&world);
+    let held = BTreeSet::from([ModelId::new("d/m")]);
+    assert_eq!((&plan.residency[&old], &plan.residency[&new]), (&held, &held));
+    assert_eq!(plan.shared[&PoolName::new("cpu")], 1);
+}
+
+#[test]
+fn a_parked_model_gives_its_replicas_back() {
+    let world = snapshot(&[("cpu", pool(4, 1, "1"))], &[("d/m", model(1, 1, Placement::Shared, &[]))]);
+    let (mut world, _) = settled(&world);
+    world.models.get_mut(&ModelId::new("d/m")).unwrap().min_replicas = 0;
+    let plan = plan(&world);
+    assert_eq!(plan.outcomes[&ModelId::new("d/m")], Outcome::Parked);
+    assert_eq!(plan.shared[&PoolName::new("cpu")], 0);
+}
+
+/// A world with one model on pool `old`, which is then deleted while `new` exists.
+fn leaving(placement: Placement, new: Pool) -> Snapshot {
+    let world = snapshot(&[("old", pool(4, 2, "1"))], &[("d/m", model(1, 1, placement, &[]))]);
+    let (mut world, _) = settled(&world);
+    world.pools.get_mut(&PoolName::new("old")).unwrap().leaving = true;
+    world.pools.insert(PoolName::new("new"), new);
+    world
+}
+
+#[test]
+fn a_pool_that_is_deleted_serves_until_its_models_are_ready_elsewhere() {
+    let mut world = leaving(Placement::Shared, pool(4, 2, "9"));
+    let (old, new) = (PoolName::new("old"), PoolName::new("new"));
+    let first = plan(&world);
+    assert_eq!((first.shared[&old], first.shared[&new]), (1, 1));
+    let arrived = Replica {
+        pool: new.clone(),
+        tenancy: Tenancy::Shared,
+        phase: ReplicaPhase::Current,
+        residents: residents(&[ModelId::new("d/m")].into()),
+    };
+    world.replicas.insert(ReplicaId::new("arrived"), arrived);
+    let last = plan(&world);
+    assert_eq!((last.shared[&old], last.shared[&new]), (0, 1));
+}
+
+#[test]
+fn a_pool_that_is_deleted_is_held_by_models_that_fit_nowhere_else() {
+    for placement in [Placement::Shared, Placement::Dedicated] {
+        let world = leaving(placement, pool(4, 0, "1"));
+        let (_, plan) = settled(&world);
+        let replicas: Vec<u32> = plan.report.pools.iter().map(|(_, replicas, _)| *replicas).collect();
+        assert_eq!(replicas, [0, 1], "{placement:?}: the model stays on `old`");
+    }
+}
+
+#[test]
+fn a_dedicated_model_leaves_a_pool_that_is_deleted() {
+    let world = leaving(Placement::Dedicated, pool(4, 2, "9"));
+    assert_eq!(plan(&world).dedicated[&ModelId::new("d/m")].pool, PoolName::new("new"));
+}
+
+fn any_pool() -> impl Strategy<Value = Pool> {
+    (1u64..10, 0u32..5, 1u32..5, any::<bool>()).prop_map(|(gib, limit, dollars, leaving)| Pool {
+        max_cost: (gib % 3 == 0).then(|| MicroUsdPerHour::new(6_000_000)),
+        leaving,
+        ..pool(gib, limit, &dollars.to_string())
+    })
+}
+
+fn any_model() -> impl Strategy<Value = Model> {
+    (1u64..6, 0u32..4, any::<bool>(), proptest::sample::subsequence(vec!["a", "b", "c", "gone"], 0..4), 0u8..8)
+        .prop_map(|(gib, min, shared, pools, leaving)| Model {
+            leaving: leaving == 0,
+            ..model(gib, min, if shared { Placement::Shared } else { Placement::Dedicated }, &pools)
+        })
+}
+
+fn any_world() -> impl Strategy<Value = Snapshot> {
+    let pools = proptest::collection::btree_map(proptest::sample::select(vec!["a", "b", "c"]), any_pool(), 0..=3);
+    let models = proptest::collection::btree_map("[a-f]", any_model(), 0..6);
+    (pools, models).prop_map(|(pools, models)| Snapshot {
+        pools: pools.into_iter().map(|(name, pool)| (PoolName::new(name), pool)).collect(),
+        models: models.into_iter().map(|(name, model)| (ModelId::new(name), model)).collect(),
+        replicas: BTreeMap::new(),
+    })
+}
+
+fn check_capacity(world: &Snapshot, plan: &FleetPlan) -> Result<(), TestCaseError> {
+    for (name, pool) in &world.pools {
+        let dedicated: u32 = plan.dedicated.values().filter(|d| d.pool == *name).map(|d| d.replicas).sum();
+        let replicas = plan.shared[name] + dedicated;
+        prop_assert!(replicas <= pool.max_replicas, "{name}: {replicas} of {}", pool.max_replicas);
+        prop_assert!(pool.max_cost.is_none_or(|limit| pool.price.times(replicas) <= limit));
+    }
+    for (id, held) in &plan.residency {
+        let replica = &world.replicas[id];
+        let needed: u64 = held.iter().map(|model| world.models[model].memory.0).sum();
+        prop_assert!(needed <= world.pools[&replica.pool].memory.0, "{id} holds too much");
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn planning_twice_changes_nothing(world in any_world()) {
+        let (world, first) = settled(&world);
+        let again = plan(&applied(&world, &first));
+        prop_assert_eq!(&first.outcomes, &again.outcomes);
+        prop_assert_eq!(first, again);
+    }
+
+    #[test]
+    fn no_pool_ever_has_more_than_its_limits(world in any_world()) {
+        check_capacity(&world, &plan(&world))?;
+        let (world, plan) = settled(&world);
+        check_capacity(&world, &plan)?;
+    }
+
+    #[test]
+    fn what_was_planned_first_is_what_comes_to_be(world in any_world()) {
+        let first = plan(&world);
+        let (_, last) = settled(&world);
+        prop_assert_eq!(first.outcomes, last.outcomes);
+    }
+
+    #[test]
+    fn a_lowered_limit_is_kept(world in any_world(), limit in 0u32..3) {
+        let (mut world, _) = settled(&world);
+        for pool in world.pools.values_mut() {
+            pool.max_replicas = pool.max_replicas.min(limit);
+        }
+        let (world, plan) = settled(&world);
+        check_capacity(&world, &plan)?;
+    }
+
+    #[test]
+    fn a_cheaper_world_is_never_dearer(world in any_world()) {
+        let bill = |world: &Snapshot| {
+            let (_, plan) = settled(world);
+            plan.report.pools.iter().fold(MicroUsdPerHour::default(), |sum, (_, _, cost)| sum + *cost)
+        };
+        let before = bill(&world);
+        let mut cheaper = world.clone();
+        for pool in cheaper.pools.values_mut() {
+            pool.max_cost = None;
+        }
+        let unlimited = bill(&cheaper);
+        for pool in cheaper.pools.values_mut() {
+            pool.price = MicroUsdPerHour::new(500_000);
+        }
+        let after = bill(&cheaper);
+        prop_assert!(after <= unlimited, "{after} > {unlimited} (with limits {before})");
+    }
+}
