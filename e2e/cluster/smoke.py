@@ -238,7 +238,7 @@ def main() -> int:
             outcome = "ok  "
         except Exception as error:  # a broken check must not hide the others
             failed += 1
-            outcome, reason = "FAIL", f"{type(error).__name__}: {error}"
+            outcome, reason = "FAIL", f"{type(error).__name__}: {error}"[:600]
         print(f"{outcome} {check.__name__.replace('_', ' ')} ({time.monotonic() - start:.1f} s)", flush=True)
         if outcome == "FAIL":
             print(f"     {reason}", flush=True)

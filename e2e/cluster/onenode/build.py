@@ -97,7 +97,7 @@ def _build_all(programs: tuple[Program, ...], source: Path, folder: Path, flags:
     if not missing:
         return
     if not shutil.which("go"):
-        raise Failure("Go is missing: install Go 1.26 or newer and put it into PATH")
+        raise Failure("Go is missing: install Go 1.26.6 or newer and put it into PATH")
     say("build", f"{len(missing)} of {len(programs)} programs into {folder}")
     began = time.monotonic()
     for program in missing:

@@ -8,16 +8,15 @@ from pathlib import Path
 from . import build, cgroups, kernel, network, process, settings
 from .progress import Failure, run, say, step
 
-ORDER = ("kubelet", "kube-proxy", "coredns", "containerd", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
+ORDER = ("kube-proxy", "coredns", "containerd", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 POD_LOG_LINKS = Path("/var/log/containers")
 
 
 def down() -> None:
-    process.stop("kubelet")  # first, or it would start again what is killed next
+    stopped = [name for name in ("kubelet",) if process.stop(name)]  # first, or it would start again what is killed next
     with step("pods", "stopped"):
         pods = cgroups.kill_all()
-    stopped = [name for name in ORDER if process.stop(name)]
-    stopped += [name for name in process.recorded() if process.stop(name)]
+    stopped += [name for name in (*ORDER, *process.recorded()) if process.stop(name)]
     say("components", f"stopped {len(stopped)} and {pods} processes of pods")
     for pid in shims():
         _kill_shim(pid)

@@ -2,6 +2,7 @@
 It must not know which component uses which; a key is readable by root alone."""
 
 import base64
+import contextlib
 import json
 import os
 import tempfile
@@ -54,48 +55,61 @@ def kubeconfig(name: str) -> Path:
     return settings.ETC / f"{name}.kubeconfig"
 
 
-def create() -> int:
-    """Makes what is missing and returns how many keys that were."""
-    made = 0
+def create() -> None:
+    """Makes what is missing."""
     for name, subject in AUTHORITIES.items():
         if not certificate(name).exists():
             _authority(name, subject)
-            made += 1
     for wanted in CERTIFICATES:
         if not certificate(wanted.name).exists():
             _issue(wanted)
-            made += 1
     if not certificate("service-account").exists():
-        run("openssl", "genrsa", "-out", key("service-account"), "2048")
-        run("openssl", "rsa", "-in", key("service-account"), "-pubout", "-out", certificate("service-account"))
-        made += 1
+        _service_account_key()
     for name in KUBECONFIGS:
         files.write(kubeconfig(name), _kubeconfig(name, f"https://127.0.0.1:{settings.API_PORT}"))
     files.write(settings.KUBECONFIG, _kubeconfig("admin", settings.API_URL))
-    return made
 
 
-def _new_key(name: str) -> None:
-    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", key(name))
+@contextlib.contextmanager
+def _pair(name: str):
+    """Paths for a new key and its certificate, moved into place when both are whole; the certificate last, as it is what counts."""
+    with tempfile.TemporaryDirectory(dir=settings.PKI) as folder:
+        new_key, new_certificate = Path(folder, "key"), Path(folder, "crt")
+        yield new_key, new_certificate
+        new_key.chmod(0o600)
+        new_key.rename(key(name))
+        new_certificate.rename(certificate(name))
+
+
+def _elliptic_key(path: Path) -> None:
+    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path)
 
 
 def _authority(name: str, subject: str) -> None:
-    _new_key(name)
-    run("openssl", "req", "-x509", "-new", "-key", key(name), "-subj", subject, "-days", DAYS,
-        "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", certificate(name))
+    with _pair(name) as (new_key, new_certificate):
+        _elliptic_key(new_key)
+        run("openssl", "req", "-x509", "-new", "-key", new_key, "-subj", subject, "-days", DAYS,
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-out", new_certificate)
 
 
 def _issue(wanted: Certificate) -> None:
-    _new_key(wanted.name)
     extensions = ["keyUsage=critical,digitalSignature", "extendedKeyUsage=serverAuth,clientAuth"]
     if wanted.alternatives:
         extensions.append(f"subjectAltName={wanted.alternatives}")
-    with tempfile.TemporaryDirectory() as folder:
-        request, config = Path(folder, "request"), Path(folder, "extensions")
+    with _pair(wanted.name) as (new_key, new_certificate):
+        request, config = new_key.with_name("request"), new_key.with_name("extensions")
+        _elliptic_key(new_key)
         config.write_text("\n".join(extensions) + "\n")
-        run("openssl", "req", "-new", "-key", key(wanted.name), "-subj", wanted.subject, "-out", request)
+        run("openssl", "req", "-new", "-key", new_key, "-subj", wanted.subject, "-out", request)
         run("openssl", "x509", "-req", "-in", request, "-CA", certificate(wanted.authority), "-CAkey", key(wanted.authority),
-            "-set_serial", f"0x{os.urandom(16).hex()}", "-days", DAYS, "-extfile", config, "-out", certificate(wanted.name))
+            "-set_serial", f"0x{os.urandom(16).hex()}", "-days", DAYS, "-extfile", config, "-out", new_certificate)
+
+
+def _service_account_key() -> None:
+    """Not a certificate: the API server takes a plain public key to check tokens with."""
+    with _pair("service-account") as (new_key, public_key):
+        run("openssl", "genrsa", "-out", new_key, "2048")
+        run("openssl", "rsa", "-in", new_key, "-pubout", "-out", public_key)
 
 
 def _kubeconfig(name: str, server: str) -> str:

@@ -93,8 +93,6 @@ def begin(component: Component) -> bool:
 
 
 def await_healthy(component: Component) -> None:
-    began = time.monotonic()
-
     def answered() -> bool:
         if not running(component.name):
             raise Failure(f"{component.name} ended while starting")
@@ -104,7 +102,8 @@ def await_healthy(component: Component) -> None:
         wait_until(f"{component.name} is healthy", answered, component.timeout)
     except Failure as failure:
         raise Failure(f"{failure}\n{log_tail(component.name)}") from None
-    say(component.name, f"healthy ({time.monotonic() - began:.1f} s)")
+    took = time.time() - _record_path(component.name).stat().st_mtime  # the record is written at the start
+    say(component.name, f"healthy ({took:.1f} s)")
 
 
 def _start(component: Component, fingerprint: str) -> None:
@@ -118,8 +117,9 @@ def _start(component: Component, fingerprint: str) -> None:
         record.with_suffix(".new").rename(record)
 
     with open(settings.LOG / f"{component.name}.log", "ab") as log:
-        subprocess.Popen(component.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
-                         start_new_session=True, preexec_fn=write_own_record)
+        child = subprocess.Popen(component.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/",
+                                 start_new_session=True, preexec_fn=write_own_record)
+    child.returncode = 0  # detached: nobody here waits for it
 
 
 def stop(name: str, grace: float = 10.0) -> bool:
