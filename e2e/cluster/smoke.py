@@ -53,9 +53,6 @@ def eventually(what: str, condition, timeout: float = 20):
     return answer
 
 
-# --- the promises -----------------------------------------------------------
-
-
 def node_is_ready_and_of_the_pinned_version():
     assert api.node_ready(), "the node's condition Ready is not True"
     version = get("node", settings.NODE)["status"]["nodeInfo"]["kubeletVersion"]
@@ -238,10 +235,8 @@ def main() -> int:
             outcome = "ok  "
         except Exception as error:  # a broken check must not hide the others
             failed += 1
-            outcome, reason = "FAIL", f"{type(error).__name__}: {error}"[:600]
+            outcome = f"FAIL [{type(error).__name__}: {error}]"[:600]
         print(f"{outcome} {check.__name__.replace('_', ' ')} ({time.monotonic() - start:.1f} s)", flush=True)
-        if outcome == "FAIL":
-            print(f"     {reason}", flush=True)
     clean_up()
     print(f"{len(CHECKS) - failed} passed, {failed} failed ({time.monotonic() - began:.1f} s)")
     return 1 if failed else 0
