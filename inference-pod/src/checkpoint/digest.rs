@@ -1,0 +1,297 @@
+//! The digest of a folder: the SHA-256 of its `sha256sum` listing, so that anyone can make it with a shell.
+//! Knows files and hashes; does not know what a checkpoint is.
+//!
+//! Equal to `cd DIR && find * -type f | LC_ALL=C sort | xargs -d '\n' sha256sum | sha256sum`. As in that line, names
+//! at the top that begin with a dot are left out. What the line would read differently from a loader is refused:
+//! links (the listing names neither the link nor where it leads), devices and pipes, and names that it would quote.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+/// Bytes read at a time: large enough that the reading of a network volume is not bound by calls.
+const CHUNK_BYTES: usize = 1 << 20;
+/// A checkpoint has two levels; a folder that is deeper than this is something else.
+const MAX_DEPTH: usize = 16;
+
+/// `sha256:` and 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Digest([u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let digits = text.strip_prefix("sha256:").filter(|digits| digits.len() == 64).ok_or(())?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            if !pair.iter().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f')) {
+                return Err(());
+            }
+            let pair = std::str::from_utf8(pair).map_err(|_| ())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| ())?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    #[error("failed to read '{path}'")]
+    Read {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("'{0}' is a link, which no digest covers; copy the folder with cp -rL")]
+    Link(String),
+    #[error("'{0}' is neither a file nor a folder; remove it")]
+    Special(String),
+    #[error("'{0}' has a name that sha256sum would quote or take for an option; rename it")]
+    Name(String),
+    #[error("'{0}' lies deeper than 16 folders; a checkpoint has two levels")]
+    Deep(String),
+    #[error("'{path}' changed while it was read")]
+    Changed { path: String },
+}
+
+/// The files of a folder, in the order of the listing.
+#[derive(Debug)]
+pub struct Listing {
+    folder: PathBuf,
+    /// Path within the folder, as bytes, and size.
+    files: Vec<(Vec<u8>, u64)>,
+}
+
+impl Listing {
+    pub fn read(folder: &Path) -> Result<Self, ListError> {
+        let mut files = Vec::new();
+        walk(folder, &mut Vec::new(), 0, &mut files)?;
+        files.sort_unstable();
+        Ok(Self { folder: folder.to_owned(), files })
+    }
+
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.files.iter().map(|(path, bytes)| (path.as_slice(), *bytes))
+    }
+
+    pub fn total_bytes(&self) -> u64 {
+        self.files.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Reads every file. `progress` gets bytes done and in all, and says whether to go on; `None` when it says no.
+    pub fn digest(&self, mut progress: impl FnMut(u64, u64) -> bool) -> Result<Option<Digest>, ListError> {
+        let total = self.total_bytes();
+        let mut done = 0;
+        let mut listing = Sha256::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        for (path, bytes) in &self.files {
+            let Some(file) = self.hash(path, *bytes, &mut chunk, |read| {
+                done += read;
+                progress(done, total)
+            })?
+            else {
+                return Ok(None);
+            };
+            listing.update(hex(&file));
+            listing.update(b"  ");
+            listing.update(path);
+            listing.update(b"\n");
+        }
+        Ok(Some(Digest(listing.finalize().into())))
+    }
+
+    fn hash(
+        &self,
+        path: &[u8],
+        bytes: u64,
+        chunk: &mut [u8],
+        mut progress: impl FnMut(u64) -> bool,
+    ) -> Result<Option<[u8; 32]>, ListError> {
+        let full = self.folder.join(std::ffi::OsStr::from_bytes(path));
+        let failed = |source| ListError::Read { path: show(path), source };
+        let mut file = File::open(full).map_err(failed)?;
+        let (mut hash, mut seen) = (Sha256::new(), 0);
+        loop {
+            let read = file.read(chunk).map_err(failed)?;
+            if read == 0 {
+                break;
+            }
+            hash.update(&chunk[..read]);
+            seen += read as u64;
+            if !progress(read as u64) {
+                return Ok(None);
+            }
+        }
+        if seen != bytes {
+            return Err(ListError::Changed { path: show(path) });
+        }
+        Ok(Some(hash.finalize().into()))
+    }
+}
+
+fn walk(folder: &Path, prefix: &mut Vec<u8>, depth: usize, files: &mut Vec<(Vec<u8>, u64)>) -> Result<(), ListError> {
+    if depth > MAX_DEPTH {
+        return Err(ListError::Deep(show(prefix)));
+    }
+    let failed = |source| ListError::Read { path: folder.display().to_string(), source };
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        if depth == 0 && name.starts_with(b".") {
+            continue; // as the shell's `*`
+        }
+        let length = prefix.len();
+        prefix.extend_from_slice(name);
+        visit(&entry, name, prefix, depth, files)?;
+        prefix.truncate(length);
+    }
+    Ok(())
+}
+
+fn visit(
+    entry: &std::fs::DirEntry,
+    name: &[u8],
+    path: &mut Vec<u8>,
+    depth: usize,
+    files: &mut Vec<(Vec<u8>, u64)>,
+) -> Result<(), ListError> {
+    if name.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) || (depth == 0 && name.starts_with(b"-")) {
+        return Err(ListError::Name(show(path)));
+    }
+    let failed = |source| ListError::Read { path: show(path), source };
+    // Of the entry itself: a link is seen as a link.
+    let metadata = entry.metadata().map_err(failed)?;
+    if metadata.is_symlink() {
+        return Err(ListError::Link(show(path)));
+    }
+    if metadata.is_dir() {
+        path.push(b'/');
+        return walk(&entry.path(), path, depth + 1, files);
+    }
+    if !metadata.is_file() {
+        return Err(ListError::Special(show(path)));
+    }
+    files.push((path.clone(), metadata.len()));
+    Ok(())
+}
+
+/// For messages; a name in a folder may hold anything.
+fn show(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).chars().flat_map(char::escape_debug).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    const SHELL: &str = "find * -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum";
+
+    fn by_shell(folder: &Path) -> String {
+        let output = Command::new("sh").arg("-c").arg(SHELL).current_dir(folder).output().unwrap();
+        assert!(output.status.success());
+        format!("sha256:{}", String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap())
+    }
+
+    fn digest(folder: &Path) -> String {
+        Listing::read(folder).unwrap().digest(|_, _| true).unwrap().unwrap().to_string()
+    }
+
+    #[test]
+    fn it_is_what_the_shell_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        for name in ["unet", "unet-2", "unet.d", "vae/deep", "Über", ".git"] {
+            fs::create_dir_all(path.join(name)).unwrap();
+        }
+        let files = [
+            "model_index.json",
+            "unet/a b.json",
+            "unet/.hidden",
+            "unet-2/x",
+            "unet.d/x",
+            "vae/deep/'quoted\".txt",
+            "Über/ß",
+            "empty",
+            ".git/config",
+            ".top",
+            "Z",
+            "a",
+        ];
+        for (i, name) in files.iter().enumerate() {
+            fs::write(path.join(name), vec![b'x'; i * 300_001]).unwrap();
+        }
+        fs::write(path.join("empty"), "").unwrap();
+        assert_eq!(digest(path), by_shell(path));
+    }
+
+    #[test]
+    fn links_pipes_and_names_that_the_shell_would_read_otherwise_are_refused() {
+        type Make = fn(&Path);
+        let cases: [(&str, Make); 5] = [
+            ("is a link", |path| std::os::unix::fs::symlink("/etc/passwd", path.join("a")).unwrap()),
+            ("is a link", |path| {
+                fs::create_dir(path.join("unet")).unwrap();
+                std::os::unix::fs::symlink("..", path.join("unet/loop")).unwrap();
+            }),
+            ("neither", |path| {
+                assert!(Command::new("mkfifo").arg(path.join("pipe")).status().unwrap().success());
+            }),
+            ("a name", |path| fs::write(path.join("a\nb"), "").unwrap()),
+            ("a name", |path| fs::write(path.join("-delete"), "").unwrap()),
+        ];
+        for (wanted, make) in cases {
+            let folder = tempfile::tempdir().unwrap();
+            make(folder.path());
+            let error = Listing::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_grows_while_it_is_read_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a"), "x").unwrap();
+        let listing = Listing::read(folder.path()).unwrap();
+        fs::write(folder.path().join("a"), "xy").unwrap();
+        assert!(matches!(listing.digest(|_, _| true), Err(ListError::Changed { .. })));
+    }
+
+    #[test]
+    fn a_digest_reads_back_from_its_text_and_other_texts_do_not() {
+        let text = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        assert_eq!(text.parse::<Digest>().unwrap().to_string(), text);
+        for wrong in ["", "sha256:", "sha512:00", &text[..70], &text.to_uppercase(), &text.replace('0', "g")] {
+            assert!(wrong.parse::<Digest>().is_err(), "{wrong}");
+        }
+    }
+}

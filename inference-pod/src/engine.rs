@@ -1,0 +1,226 @@
+//! The handle by which servers ask the engine: draw this, hold these models, what is going on.
+//! Owns the channels and the threads' start; knows neither HTTP nor which pipeline computes.
+//!
+//! One thread computes and owns all that changes; another verifies, loads and warms up, one checkpoint at a time,
+//! and hands whole pipelines over.
+
+mod compute;
+mod drawing;
+mod load;
+mod metrics;
+mod residency;
+mod step_times;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use easel_api::engine::{Generation, MemoryReport, ModelDefaults, ModelId, ModelLimits, Report, Residency};
+use easel_api::images;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::pipeline::{Loader, Picture, PictureRequest};
+use crate::scheduler;
+pub use metrics::EngineMetrics;
+
+#[derive(Args, Clone, Debug)]
+pub struct EngineFlags {
+    /// Pictures in one model call, at most
+    #[arg(long, env = "EASEL_MAX_BATCH", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub max_batch: u32,
+    /// Pictures that may wait for their first step; above it requests are answered with 429
+    #[arg(long, env = "EASEL_QUEUE_LIMIT", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub queue_limit: u32,
+    /// Seconds after which nothing that arrives later goes before a request, whatever its deadline
+    #[arg(long, env = "EASEL_PATIENCE_SECONDS", default_value_t = 30)]
+    pub patience_seconds: u32,
+    /// Bytes of weights that may be loaded at a time, old and new checkpoint of a swap together; 0: no limit
+    #[arg(long, env = "EASEL_MEMORY_BYTES", default_value_t = 0)]
+    pub memory_bytes: u64,
+}
+
+/// Running jobs for each place in a batch: others may go first while they hold their latents, but not without bound.
+const RUNNING_PER_PLACE: usize = 4;
+/// Commands that wait for the end of the present step, beside as many draws as may wait.
+const SPARE_COMMANDS: usize = 32;
+
+impl EngineFlags {
+    fn limits(&self) -> scheduler::Limits {
+        scheduler::Limits {
+            max_batch: self.max_batch as usize,
+            max_running: self.max_batch as usize * RUNNING_PER_PLACE,
+            max_waiting: self.queue_limit as usize,
+            patience: Duration::from_secs(self.patience_seconds.into()),
+        }
+    }
+}
+
+/// One client request, resolved.
+#[derive(Clone, Debug)]
+pub struct DrawRequest {
+    pub model: ModelId,
+    /// Its seed is decided.
+    pub generation: images::Generation,
+    pub seed: u64,
+    pub arrival: Instant,
+    pub deadline: Option<Instant>,
+}
+
+/// The answer: pictures in the order of their seeds.
+#[derive(Debug)]
+pub struct Drawn {
+    /// Of the checkpoint that drew.
+    pub digest: String,
+    pub pictures: Vec<(PictureRequest, Picture)>,
+    pub timings: Timings,
+    /// That the text encoder read, of prompt and negative prompt.
+    pub text_tokens: u32,
+    /// Latent positions of all pictures.
+    pub image_tokens: u64,
+}
+
+/// Where a request's time went. Steps that its pictures shared count once.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timings {
+    pub queue: Duration,
+    pub encode: Duration,
+    pub denoise: Duration,
+    pub decode: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrawError {
+    #[error("the model is not resident")]
+    NotResident,
+    #[error("{waiting} pictures wait already")]
+    QueueFull { waiting: u32, predicted_wait: Duration },
+    #[error("the deadline has passed")]
+    Deadline,
+    /// The model can't draw this; the text says why.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The model failed; logged by the engine.
+    #[error("the model failed")]
+    Failed,
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResidencyError {
+    #[error(
+        "generation {}.{} is not newer than {}.{}, which is in force", sent.term, sent.sequence, held.term, held.sequence
+    )]
+    Stale { sent: Generation, held: Generation },
+    #[error("the model '{0}' is named twice")]
+    Duplicate(ModelId),
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+/// What the engine says of itself after every change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// `draining` is false here: the engine does not know.
+    pub report: Report,
+    /// True once a residency was accepted.
+    pub accepted: bool,
+    /// Models that can draw now; during a swap, by the former checkpoint.
+    pub served: BTreeMap<ModelId, Served>,
+    /// Until everything admitted is drawn, if nothing else comes.
+    pub predicted_wait: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    pub defaults: ModelDefaults,
+    pub limits: ModelLimits,
+    pub digest: String,
+}
+
+enum Command {
+    Draw(Box<DrawRequest>, oneshot::Sender<Result<Drawn, DrawError>>),
+    Hold(Residency, oneshot::Sender<Result<Report, ResidencyError>>),
+    /// The loader thread has said something.
+    LoaderSpoke,
+}
+
+/// Cheap to clone; the engine stops when the last is dropped.
+#[derive(Clone)]
+pub struct EngineHandle {
+    commands: mpsc::Sender<Command>,
+    snapshot: watch::Receiver<Snapshot>,
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle").field("alive", &self.is_alive()).finish_non_exhaustive()
+    }
+}
+
+impl EngineHandle {
+    /// Starts both threads.
+    pub fn start<L: Loader>(loader: L, flags: &EngineFlags, metrics: EngineMetrics) -> std::io::Result<Self> {
+        let (commands, inbox) = mpsc::channel(flags.queue_limit as usize + SPARE_COMMANDS);
+        let (publish, snapshot) = watch::channel(Snapshot::empty(flags, loader.device()));
+        let loading = load::start(Arc::new(loader), commands.downgrade(), metrics.clone())?;
+        let engine = compute::Engine::new(flags, inbox, publish, loading, metrics);
+        std::thread::Builder::new().name("engine".into()).spawn(move || engine.run())?;
+        Ok(Self { commands, snapshot })
+    }
+
+    /// Draws. Dropping the future cancels the request before the next step.
+    pub async fn draw(&self, request: DrawRequest) -> Result<Drawn, DrawError> {
+        let (reply, answer) = oneshot::channel();
+        match self.commands.try_send(Command::Draw(Box::new(request), reply)) {
+            Ok(()) => answer.await.unwrap_or(Err(DrawError::Stopped)),
+            Err(mpsc::error::TrySendError::Full(_)) => Err(self.queue_full()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(DrawError::Stopped),
+        }
+    }
+
+    /// Replaces what shall be resident; answers as soon as it is accepted, before anything is loaded.
+    pub async fn hold(&self, residency: Residency) -> Result<Report, ResidencyError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(Command::Hold(residency, reply)).await;
+        sent.map_err(|_| ResidencyError::Stopped)?;
+        answer.await.unwrap_or(Err(ResidencyError::Stopped))
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.clone()
+    }
+
+    pub fn is_alive(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
+    /// The answer that the engine would give, from its last snapshot.
+    pub fn queue_full(&self) -> DrawError {
+        let snapshot = self.snapshot.borrow();
+        DrawError::QueueFull { waiting: snapshot.report.waiting, predicted_wait: snapshot.predicted_wait }
+    }
+}
+
+impl Snapshot {
+    fn empty(flags: &EngineFlags, device: String) -> Self {
+        let report = Report {
+            generation: Generation::default(),
+            models: Vec::new(),
+            waiting: 0,
+            running: 0,
+            queue_limit: flags.queue_limit,
+            draining: false,
+            device,
+            memory: MemoryReport { total_bytes: flags.memory_bytes, used_bytes: 0 },
+        };
+        Self { report, accepted: false, served: BTreeMap::new(), predicted_wait: Duration::ZERO }
+    }
+}

@@ -1,0 +1,183 @@
+//! The requests that are being drawn: their jobs, their pictures so far, and who waits for them.
+//! Calls the pipeline and fences its panics; does not decide what steps next.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::{DrawError, DrawRequest, Drawn, Timings};
+use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError};
+use crate::scheduler::{JobId, RequestId};
+
+type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
+
+/// One client's request.
+struct Drawing {
+    reply: Reply,
+    digest: String,
+    arrival: Instant,
+    started: bool,
+    timings: Timings,
+    text_tokens: u32,
+    image_tokens: u64,
+    /// In the order of seeds.
+    jobs: Vec<JobId>,
+}
+
+enum Stage<J> {
+    Waiting,
+    Running(J),
+    Finished(Picture),
+}
+
+struct Job<J> {
+    request: RequestId,
+    picture: PictureRequest,
+    stage: Stage<J>,
+}
+
+/// What a new drawing is told about its model.
+pub(super) struct Told {
+    pub(super) digest: String,
+    pub(super) text_tokens: u32,
+    pub(super) image_tokens: u64,
+}
+
+pub(super) struct Drawings<J> {
+    requests: BTreeMap<RequestId, Drawing>,
+    jobs: BTreeMap<JobId, Job<J>>,
+}
+
+impl<J> Drawings<J> {
+    pub(super) fn new() -> Self {
+        Self { requests: BTreeMap::new(), jobs: BTreeMap::new() }
+    }
+
+    pub(super) fn add(&mut self, id: RequestId, request: &DrawRequest, jobs: Vec<JobId>, told: Told, reply: Reply) {
+        for (picture, job) in pictures(request).zip(&jobs) {
+            self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting });
+        }
+        let Told { digest, text_tokens, image_tokens } = told;
+        let (arrival, timings) = (request.arrival, Timings::default());
+        let drawing = Drawing { reply, digest, arrival, started: false, timings, text_tokens, image_tokens, jobs };
+        self.requests.insert(id, drawing);
+    }
+
+    /// Requests whose caller has left.
+    pub(super) fn abandoned(&self) -> Vec<RequestId> {
+        self.requests.iter().filter(|(_, drawing)| drawing.reply.is_closed()).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn request_of(&self, job: JobId) -> Option<RequestId> {
+        self.jobs.get(&job).map(|job| job.request)
+    }
+
+    /// Forgets the request and answers its caller, if there still is one.
+    pub(super) fn fail(&mut self, id: RequestId, error: DrawError) {
+        let Some(drawing) = self.requests.remove(&id) else { return };
+        for job in &drawing.jobs {
+            self.jobs.remove(job);
+        }
+        let _ = drawing.reply.send(Err(error)); // a caller that left wants no answer
+    }
+
+    pub(super) fn encode<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: JobId) -> Result<(), PipelineError> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let started = Instant::now();
+        job.stage = Stage::Running(fenced("encode", || pipeline.encode(&job.picture))?);
+        if let Some(drawing) = self.requests.get_mut(&job.request) {
+            if !drawing.started {
+                drawing.timings.queue = started.saturating_duration_since(drawing.arrival);
+                drawing.started = true;
+            }
+            drawing.timings.encode += started.elapsed();
+        }
+        Ok(())
+    }
+
+    /// One model call for all of these, and how long it took.
+    pub(super) fn step<P: Pipeline<Job = J>>(
+        &mut self,
+        pipeline: &P,
+        ids: &[JobId],
+    ) -> Result<Duration, PipelineError> {
+        let mut taken = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(job) = self.jobs.get_mut(id) else { continue };
+            if let Stage::Running(running) = std::mem::replace(&mut job.stage, Stage::Waiting) {
+                taken.push((*id, running));
+            }
+        }
+        let started = Instant::now();
+        let mut batch: Vec<&mut J> = taken.iter_mut().map(|(_, running)| running).collect();
+        let result = fenced("denoise", || pipeline.denoise_step(&mut batch));
+        let duration = started.elapsed();
+        let mut requests = Vec::new();
+        for (id, running) in taken {
+            let Some(job) = self.jobs.get_mut(&id) else { continue };
+            job.stage = Stage::Running(running);
+            requests.push(job.request);
+        }
+        requests.dedup();
+        for id in requests {
+            if let Some(drawing) = self.requests.get_mut(&id) {
+                drawing.timings.denoise += duration;
+            }
+        }
+        result.map(|()| duration)
+    }
+
+    /// Decodes a job that has taken its last step, and answers when it was the request's last.
+    pub(super) fn finish<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: JobId) -> Result<(), PipelineError> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let Stage::Running(running) = &job.stage else { return Ok(()) };
+        let started = Instant::now();
+        let picture = fenced("decode", || pipeline.decode(running))?;
+        job.stage = Stage::Finished(picture);
+        let request = job.request;
+        let Some(drawing) = self.requests.get_mut(&request) else { return Ok(()) };
+        drawing.timings.decode += started.elapsed();
+        let finished = |id: &JobId| matches!(self.jobs.get(id), Some(Job { stage: Stage::Finished(_), .. }));
+        if drawing.jobs.iter().all(finished) {
+            self.answer(request);
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, id: RequestId) {
+        let Some(drawing) = self.requests.remove(&id) else { return };
+        let Drawing { reply, digest, arrival: _, started: _, timings, text_tokens, image_tokens, jobs } = drawing;
+        let mut pictures = Vec::with_capacity(jobs.len());
+        for id in jobs {
+            if let Some(Job { request: _, picture: request, stage: Stage::Finished(picture) }) = self.jobs.remove(&id) {
+                pictures.push((request, picture));
+            }
+        }
+        let _ = reply.send(Ok(Drawn { digest, pictures, timings, text_tokens, image_tokens }));
+    }
+}
+
+/// A request for `n` pictures, as `n` pictures with seeds counted up.
+pub(super) fn pictures(request: &DrawRequest) -> impl Iterator<Item = PictureRequest> {
+    let generation = &request.generation;
+    (0..generation.n).map(|i| PictureRequest {
+        prompt: generation.prompt.clone(),
+        negative_prompt: generation.negative_prompt.clone(),
+        seed: request.seed.wrapping_add(i.into()),
+        steps: generation.steps,
+        guidance_scale: generation.guidance_scale,
+        size: generation.size,
+        sampler: generation.sampler,
+    })
+}
+
+/// A panic in model code is that request's failure, not the pod's.
+fn fenced<T>(step: &'static str, call: impl FnOnce() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
+        Err(PipelineError::Failed { step, source: format!("the pipeline panicked: {text}").into() })
+    })
+}

@@ -1,0 +1,206 @@
+//! What the engine promises when a pipeline misbehaves, with a pipeline that does so on demand.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use easel_api::engine::{Checkpoint, DesiredModel, ModelState};
+use easel_api::images::{Quality, SamplerKind};
+use prometheus_client::registry::Registry;
+use std::sync::Mutex;
+
+use super::*;
+use crate::checkpoint::digest::Listing;
+use crate::pipeline::{BatchKey, LoadError, Pipeline, PipelineError};
+
+/// Does what the prompt says; each step needs a permit.
+struct Moody {
+    permits: Arc<Mutex<Receiver<()>>>,
+}
+
+struct MoodyLoader(Arc<Mutex<Receiver<()>>>);
+
+impl Loader for MoodyLoader {
+    type Pipeline = Moody;
+
+    fn load(&self, folder: &Path) -> Result<Moody, LoadError> {
+        assert!(!folder.ends_with("panics"), "the loader panics");
+        Ok(Moody { permits: self.0.clone() })
+    }
+
+    fn device(&self) -> String {
+        "moody".into()
+    }
+}
+
+impl Pipeline for Moody {
+    type Job = PictureRequest;
+
+    fn batch_key(&self, request: &PictureRequest) -> BatchKey {
+        let side = request.size.width() / 8;
+        BatchKey { input_channels: 4, height: side, width: side, text_length: 77, guidance: true }
+    }
+
+    fn encode(&self, request: &PictureRequest) -> Result<PictureRequest, PipelineError> {
+        match request.prompt.as_str() {
+            "too long" => Err(PipelineError::Unsupported("the prompt is too long for this model".into())),
+            "panic in encode" => panic!("encode"),
+            _ => Ok(request.clone()),
+        }
+    }
+
+    fn denoise_step(&self, batch: &mut [&mut PictureRequest]) -> Result<(), PipelineError> {
+        if batch[0].prompt != "a photo" {
+            let _ = self.permits.lock().unwrap().recv();
+        }
+        assert!(!batch.iter().any(|job| job.prompt == "panic in step"), "a step panics");
+        Ok(())
+    }
+
+    fn decode(&self, job: &PictureRequest) -> Result<Picture, PipelineError> {
+        if job.prompt == "not finite" {
+            return Err(PipelineError::NotFinite);
+        }
+        Ok(Picture { size: job.size, rgb: vec![0; 3 * job.size.pixels() as usize] })
+    }
+
+    fn text_tokens(&self, _: &str) -> u32 {
+        77
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        1
+    }
+}
+
+struct World {
+    engine: EngineHandle,
+    permits: Sender<()>,
+    folder: tempfile::TempDir,
+    model: DesiredModel,
+}
+
+fn desired(folder: &Path) -> DesiredModel {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("model_index.json"), "{}").unwrap();
+    let digest = Listing::read(folder).unwrap().digest(|_, _| true).unwrap().unwrap().to_string();
+    DesiredModel {
+        id: ModelId("art/moody".into()),
+        checkpoint: Checkpoint { path: folder.to_str().unwrap().to_owned(), digest },
+        defaults: ModelDefaults {
+            steps: 2,
+            guidance_scale: 5.0,
+            size: "16x16".parse().unwrap(),
+            sampler: SamplerKind::Ddim,
+        },
+        limits: ModelLimits { max_steps: 10, max_pixels: 1 << 20, max_images: 10 },
+    }
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let model = desired(&folder.path().join("model"));
+    let (permits, take) = channel();
+    let flags = EngineFlags { max_batch: 4, queue_limit: 8, patience_seconds: 30, memory_bytes: 0 };
+    let metrics = EngineMetrics::register(&mut Registry::default());
+    let engine = EngineHandle::start(MoodyLoader(Arc::new(Mutex::new(take))), &flags, metrics).unwrap();
+    let world = World { engine, permits, folder, model };
+    world.hold(1, vec![world.model.clone()]).await;
+    world.until(|snapshot| snapshot.served.len() == 1).await;
+    world
+}
+
+impl World {
+    async fn hold(&self, sequence: u64, models: Vec<DesiredModel>) {
+        self.engine.hold(Residency { generation: Generation { term: 1, sequence }, models }).await.unwrap();
+    }
+
+    async fn until(&self, wanted: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        let mut watch = self.engine.watch();
+        let found = tokio::time::timeout(Duration::from_secs(20), watch.wait_for(wanted)).await;
+        found.expect("never came").expect("the engine has stopped").clone()
+    }
+
+    fn draw(&self, prompt: &str, size: &str) -> tokio::task::JoinHandle<Result<Drawn, DrawError>> {
+        let defaults = &self.model.defaults;
+        let generation = images::Generation {
+            prompt: prompt.into(),
+            negative_prompt: String::new(),
+            n: 1,
+            size: size.parse().unwrap(),
+            quality: Quality::Auto,
+            steps: defaults.steps,
+            guidance_scale: defaults.guidance_scale,
+            sampler: defaults.sampler,
+            seed: None,
+        };
+        let (model, arrival) = (self.model.id.clone(), Instant::now());
+        let request = DrawRequest { model, generation, seed: 0, arrival, deadline: None };
+        let engine = self.engine.clone();
+        tokio::spawn(async move { engine.draw(request).await })
+    }
+
+    fn permit(&self, steps: usize) {
+        (0..steps).for_each(|_| self.permits.send(()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_panic_in_a_step_fails_the_requests_of_that_batch_only() {
+    let world = world().await;
+    let (bad, beside) = (world.draw("panic in step", "16x16"), world.draw("beside", "16x16"));
+    // Both wait behind one step that is held, so that they share the next.
+    let other = world.draw("elsewhere", "32x32");
+    world.permit(20);
+    assert_eq!(bad.await.unwrap().unwrap_err(), DrawError::Failed);
+    other.await.unwrap().unwrap();
+    let _ = beside.await.unwrap(); // failed if it was in that batch
+    world.draw("after", "16x16").await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_model_can_not_draw_is_said_and_leaves_its_neighbours_alone() {
+    let world = world().await;
+    world.permit(20);
+    let (long, panics, fine) =
+        (world.draw("too long", "16x16"), world.draw("panic in encode", "16x16"), world.draw("fine", "16x16"));
+    let said = DrawError::Unsupported("the prompt is too long for this model".into());
+    assert_eq!(long.await.unwrap().unwrap_err(), said);
+    assert_eq!(panics.await.unwrap().unwrap_err(), DrawError::Failed);
+    assert_eq!(fine.await.unwrap().unwrap().text_tokens, 77);
+    assert_eq!(world.draw("not finite", "16x16").await.unwrap().unwrap_err(), DrawError::Failed);
+    world.until(|snapshot| snapshot.report.running + snapshot.report.waiting == 0).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_noticed_before_the_next_step() {
+    let world = world().await;
+    let drawing = world.draw("left", "16x16");
+    world.until(|snapshot| snapshot.report.running == 1).await;
+    drawing.abort();
+    assert!(drawing.await.unwrap_err().is_cancelled());
+    world.permit(1); // ends the step that is held; the second is never begun
+    world.until(|snapshot| snapshot.report.running == 0).await;
+}
+
+#[tokio::test]
+async fn a_loader_that_panics_refuses_the_model_and_goes_on() {
+    let world = world().await;
+    let panics = desired(&world.folder.path().join("panics"));
+    let panics = DesiredModel { id: ModelId("art/panics".into()), ..panics };
+    world.hold(2, vec![panics, world.model.clone()]).await;
+    let refused = |snapshot: &Snapshot| matches!(snapshot.report.models[0].state, ModelState::Refused { .. });
+    assert_eq!(world.until(refused).await.served.len(), 1);
+    let next = desired(&world.folder.path().join("next"));
+    let next = DesiredModel { id: ModelId("art/next".into()), ..next };
+    world.hold(3, vec![next]).await;
+    world.until(|snapshot| snapshot.served.contains_key(&ModelId("art/next".into()))).await;
+}
+
+#[tokio::test]
+async fn the_engine_stops_when_the_last_handle_is_dropped() {
+    let world = world().await;
+    let mut watch = world.engine.watch();
+    drop(world.engine);
+    while watch.changed().await.is_ok() {}
+}

@@ -1,0 +1,190 @@
+//! A pipeline without a model, for tests, simulations and clusters without GPUs: it takes the time that a latency
+//! model says and draws a picture from a hash. Knows the Pipeline trait only; says on every picture's seed the same.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use easel_api::ImageSize;
+use sha2::{Digest, Sha256};
+
+use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError};
+
+/// Pixels to which `--fake-step-ms` refers.
+const REFERENCE_PIXELS: f64 = 512.0 * 512.0;
+/// The part of a step that does not depend on the batch: what small batches share, as measured on real devices.
+const SHARED: f64 = 0.25;
+
+/// How long the fake takes, milliseconds for one picture of 512x512.
+#[derive(Args, Clone, Debug)]
+pub struct FakeFlags {
+    /// Milliseconds of one denoise step of one picture of 512x512 (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_STEP_MS", default_value_t = 20.0)]
+    pub fake_step_ms: f64,
+    /// Milliseconds to read a prompt (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_ENCODE_MS", default_value_t = 5.0)]
+    pub fake_encode_ms: f64,
+    /// Milliseconds to decode one picture of 512x512 (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_DECODE_MS", default_value_t = 10.0)]
+    pub fake_decode_ms: f64,
+    /// Milliseconds to load a checkpoint (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_LOAD_MS", default_value_t = 0.0)]
+    pub fake_load_ms: f64,
+}
+
+#[derive(Clone, Debug)]
+pub struct FakeLoader {
+    flags: FakeFlags,
+}
+
+impl FakeLoader {
+    pub fn new(flags: FakeFlags) -> Self {
+        Self { flags }
+    }
+}
+
+impl Loader for FakeLoader {
+    type Pipeline = FakePipeline;
+
+    fn load(&self, folder: &Path) -> Result<FakePipeline, LoadError> {
+        let failed = |source| LoadError::Failed { part: "model_index.json".into(), source };
+        let index = std::fs::read(folder.join("model_index.json")).map_err(|error| failed(error.into()))?;
+        serde_json::from_slice::<serde_json::Value>(&index).map_err(|error| failed(error.into()))?;
+        sleep_ms(self.flags.fake_load_ms);
+        let memory_bytes = weight_bytes(folder).map_err(|error| failed(error.into()))?;
+        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes })
+    }
+
+    fn device(&self) -> String {
+        "fake".into()
+    }
+}
+
+/// As if every safetensors file were copied to the device as it is.
+fn weight_bytes(folder: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
+        if kind.is_dir() {
+            bytes += weight_bytes(&entry.path())?;
+        } else if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+#[derive(Debug)]
+pub struct FakePipeline {
+    flags: FakeFlags,
+    memory_bytes: u64,
+}
+
+/// No latents: what the picture will be is known from the start.
+#[derive(Debug)]
+pub struct FakeJob {
+    size: ImageSize,
+    hash: [u8; 32],
+}
+
+impl Pipeline for FakePipeline {
+    type Job = FakeJob;
+
+    fn batch_key(&self, request: &PictureRequest) -> BatchKey {
+        BatchKey {
+            input_channels: 4,
+            height: request.size.height() / 8,
+            width: request.size.width() / 8,
+            text_length: 77,
+            guidance: request.guidance_scale > 1.0,
+        }
+    }
+
+    fn encode(&self, request: &PictureRequest) -> Result<FakeJob, PipelineError> {
+        sleep_ms(self.flags.fake_encode_ms);
+        let mut hash = Sha256::new();
+        hash.update(request.seed.to_le_bytes());
+        hash.update(request.prompt.as_bytes());
+        Ok(FakeJob { size: request.size, hash: hash.finalize().into() })
+    }
+
+    fn denoise_step(&self, batch: &mut [&mut FakeJob]) -> Result<(), PipelineError> {
+        let largest = batch.iter().map(|job| job.size.pixels()).max().unwrap_or_default() as f64 / REFERENCE_PIXELS;
+        let work = SHARED + (1.0 - SHARED) * batch.len() as f64;
+        sleep_ms(self.flags.fake_step_ms * largest * work);
+        Ok(())
+    }
+
+    fn decode(&self, job: &FakeJob) -> Result<Picture, PipelineError> {
+        sleep_ms(self.flags.fake_decode_ms * job.size.pixels() as f64 / REFERENCE_PIXELS);
+        Ok(draw(job))
+    }
+
+    fn text_tokens(&self, prompt: &str) -> u32 {
+        prompt.split_whitespace().count() as u32 + 2 // begin and end
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+}
+
+/// A gradient between two colours of the hash, with a checker that a third one turns on.
+fn draw(job: &FakeJob) -> Picture {
+    let (width, height) = (job.size.width(), job.size.height());
+    let mut rgb = Vec::with_capacity(3 * (width * height) as usize);
+    for y in 0..height {
+        for x in 0..width {
+            let along = (x + y) * 255 / (width + height);
+            let checker = if (x / 8 + y / 8) % 2 == 0 { u32::from(job.hash[6] % 64) } else { 0 };
+            for channel in 0..3 {
+                let (from, to) = (u32::from(job.hash[channel]), u32::from(job.hash[channel + 3]));
+                let value = (from * (255 - along) + to * along) / 255;
+                rgb.push((value * (255 - checker) / 255) as u8);
+            }
+        }
+    }
+    Picture { size: job.size, rgb }
+}
+
+fn sleep_ms(ms: f64) {
+    if ms > 0.0 {
+        std::thread::sleep(Duration::from_secs_f64(ms / 1000.0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use easel_api::images::SamplerKind;
+
+    fn pipeline() -> FakePipeline {
+        let flags = FakeFlags { fake_step_ms: 0.0, fake_encode_ms: 0.0, fake_decode_ms: 0.0, fake_load_ms: 0.0 };
+        FakePipeline { flags, memory_bytes: 0 }
+    }
+
+    fn picture(prompt: &str, seed: u64) -> Picture {
+        let request = PictureRequest {
+            prompt: prompt.into(),
+            negative_prompt: String::new(),
+            seed,
+            steps: 1,
+            guidance_scale: 5.0,
+            size: "64x32".parse().unwrap(),
+            sampler: SamplerKind::Ddim,
+        };
+        pipeline().decode(&pipeline().encode(&request).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_picture_depends_on_prompt_and_seed_alone() {
+        assert_eq!(picture("a cat", 1), picture("a cat", 1));
+        assert_ne!(picture("a cat", 1), picture("a cat", 2));
+        assert_ne!(picture("a cat", 1), picture("a dog", 1));
+    }
+
+    #[test]
+    fn a_picture_has_as_many_bytes_as_its_size_says() {
+        assert_eq!(picture("a cat", 1).rgb.len(), 64 * 32 * 3);
+    }
+}

@@ -1,0 +1,152 @@
+//! Writes a finished picture as PNG, with how it was drawn in its text chunks.
+//! Knows the file format and the words that image tools read; does not know how the picture came to be.
+
+use std::borrow::Cow;
+
+use easel_api::images::SamplerKind;
+use serde::Serialize;
+
+use crate::pipeline::{Picture, PictureRequest};
+
+/// What `parameters` and `easel` say beside the request.
+#[derive(Clone, Debug)]
+pub struct Provenance<'a> {
+    pub model: &'a str,
+    /// Of the checkpoint, `sha256:…`.
+    pub digest: &'a str,
+}
+
+/// The chunk `easel`, as JSON.
+#[derive(Serialize)]
+struct EaselChunk<'a> {
+    model: &'a str,
+    digest: &'a str,
+    prompt: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    negative_prompt: &'a str,
+    seed: u64,
+    steps: u32,
+    guidance_scale: f32,
+    sampler: SamplerKind,
+    size: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write the picture as PNG")]
+pub struct PngError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// The bytes of a PNG file, RGB, 8 bits a channel.
+pub fn encode(picture: &Picture, request: &PictureRequest, provenance: &Provenance<'_>) -> Result<Vec<u8>, PngError> {
+    let mut bytes = Vec::with_capacity(picture.rgb.len() / 2);
+    let mut encoder = png::Encoder::new(&mut bytes, picture.size.width(), picture.size.height());
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Fast);
+    let wrap = |error: png::EncodingError| PngError(error.into());
+    // iTXt, because prompts are not Latin-1.
+    encoder.add_itxt_chunk("parameters".into(), parameters(request, provenance)).map_err(wrap)?;
+    encoder.add_itxt_chunk("easel".into(), easel(request, provenance)?).map_err(wrap)?;
+    let mut writer = encoder.write_header().map_err(wrap)?;
+    writer.write_image_data(&picture.rgb).map_err(wrap)?;
+    writer.finish().map_err(wrap)?;
+    Ok(bytes)
+}
+
+/// The form that AUTOMATIC1111's web UI writes and galleries read.
+fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler } = request;
+    let prompt = one_line(prompt);
+    let negative = match negative_prompt.as_str() {
+        "" => String::new(),
+        text => format!("\nNegative prompt: {}", one_line(text)),
+    };
+    let sampler = match sampler {
+        SamplerKind::Ddim => "DDIM",
+        SamplerKind::Euler => "Euler",
+    };
+    let hash = provenance.digest.trim_start_matches("sha256:");
+    let hash = hash.get(..10).unwrap_or(hash); // as long as theirs
+    format!(
+        "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, Seed: {seed}, Size: {size}, \
+         Model hash: {hash}, Model: {}",
+        provenance.model
+    )
+}
+
+/// Lines are that form's syntax: a prompt with line breaks could say that it was another one. NUL ends a chunk's text.
+fn one_line(text: &str) -> Cow<'_, str> {
+    if text.contains(|c: char| c.is_control()) {
+        return text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().into();
+    }
+    text.into()
+}
+
+fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String, PngError> {
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler } = request;
+    let chunk = EaselChunk {
+        model: provenance.model,
+        digest: provenance.digest,
+        prompt,
+        negative_prompt,
+        seed: *seed,
+        steps: *steps,
+        guidance_scale: *guidance_scale,
+        sampler: *sampler,
+        size: size.to_string(),
+    };
+    serde_json::to_string(&chunk).map_err(|error| PngError(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(prompt: &str) -> PictureRequest {
+        PictureRequest {
+            prompt: prompt.into(),
+            negative_prompt: "blur".into(),
+            seed: u64::MAX,
+            steps: 7,
+            guidance_scale: 7.5,
+            size: "16x32".parse().unwrap(),
+            sampler: SamplerKind::Euler,
+        }
+    }
+
+    fn written(prompt: &str) -> (Picture, Vec<u8>, Vec<(String, String)>) {
+        let request = request(prompt);
+        let picture = Picture { size: request.size, rgb: (0..16 * 32 * 3).map(|i| (i % 251) as u8).collect() };
+        let provenance = Provenance { model: "art/sdxl", digest: "sha256:0123456789abcdef" };
+        let bytes = encode(&picture, &request, &provenance).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        let texts = &reader.info().utf8_text;
+        let texts = texts.iter().map(|chunk| (chunk.keyword.clone(), chunk.get_text().unwrap())).collect();
+        (picture, pixels, texts)
+    }
+
+    #[test]
+    fn a_picture_reads_back_with_its_pixels_and_how_it_was_drawn() {
+        let (picture, pixels, texts) = written("a cät, 猫");
+        assert_eq!(pixels, picture.rgb);
+        let expected = "a cät, 猫\nNegative prompt: blur\nSteps: 7, Sampler: Euler, CFG scale: 7.5, \
+                        Seed: 18446744073709551615, Size: 16x32, Model hash: 0123456789, Model: art/sdxl";
+        assert_eq!(texts[0], ("parameters".to_owned(), expected.to_owned()));
+        let easel: serde_json::Value = serde_json::from_str(&texts[1].1).unwrap();
+        assert_eq!(
+            (&texts[1].0[..], &easel["seed"], &easel["digest"]),
+            ("easel", &u64::MAX.into(), &"sha256:0123456789abcdef".into())
+        );
+        assert_eq!(
+            (&easel["sampler"], &easel["steps"], &easel["guidance_scale"]),
+            (&"euler".into(), &7.into(), &7.5.into())
+        );
+    }
+
+    #[test]
+    fn a_prompt_with_lines_can_not_forge_the_parameters() {
+        let (_, _, texts) = written("a cat\nSteps: 1, Seed: 1\0");
+        assert!(texts[0].1.starts_with("a cat Steps: 1, Seed: 1 \nNegative prompt: blur\nSteps: 7"), "{}", texts[0].1);
+    }
+}

@@ -1,0 +1,206 @@
+//! The Images API of one pod: parse, ask the engine, render.
+//! Knows headers and bodies; what is drawn when is the engine's.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use easel_api::engine::ModelId;
+use easel_api::error::ApiError;
+use easel_api::images::{
+    Background, Generation, GenerationRequest, Image, ImagesResponse, InputTokens, MAX_GENERATION_BODY, Model,
+    ModelList, OutputFormat, Usage,
+};
+
+use super::Shared;
+use super::metrics::Outcome;
+use super::respond::{Refused, read_body};
+use crate::drain::InFlight;
+use crate::engine::{DrawError, DrawRequest, Drawn, Snapshot, Timings};
+use crate::png::{self, Provenance};
+
+/// Milliseconds that the client will still wait.
+const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
+const DIGEST_HEADER: &str = "x-easel-model-digest";
+/// Seconds: a drained pod's requests belong elsewhere, at once.
+const RETRY_WHEN_DRAINING: u64 = 1;
+/// Seconds; no honest prediction is longer than anyone waits.
+const RETRY_AT_MOST: u64 = 600;
+
+pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
+    let model = |id: ModelId| Model { id: id.0, object: "model".into(), created: 0, owned_by: "easel".into() };
+    let data = shared.engine.snapshot().served.into_keys().map(model).collect();
+    Json(ModelList { object: "list".into(), data })
+}
+
+/// Counts a request that ends without an answer: hyper drops the handler when its client hangs up.
+struct Counted(Shared, Option<Outcome>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.count(self.1.unwrap_or(Outcome::Cancelled));
+    }
+}
+
+pub(super) async fn generate(
+    State(shared): State<Shared>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refused> {
+    let arrival = Instant::now();
+    let mut counted = Counted(shared.clone(), None);
+    let result = answer(&shared, arrival, &headers, body).await;
+    counted.1 = Some(match &result {
+        Ok(_) => Outcome::Drawn,
+        Err(error) => outcome(error),
+    });
+    result.map_err(Refused)
+}
+
+async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let in_flight = shared.drain.enter().ok_or_else(draining)?;
+    let deadline = deadline(headers, arrival)?;
+    check_media_type(headers)?;
+    let body = read_body(body, MAX_GENERATION_BODY).await?;
+    let (request, generation) = resolve(&shared.engine.snapshot(), &body, arrival, deadline)?;
+    let model = request.model.clone();
+    let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
+    render(model, generation, drawn, in_flight).await
+}
+
+fn resolve(
+    snapshot: &Snapshot,
+    body: &[u8],
+    arrival: Instant,
+    deadline: Option<Instant>,
+) -> Result<(DrawRequest, Generation), ApiError> {
+    let request = GenerationRequest::parse(body)?;
+    request.check()?;
+    let model = request.model.clone();
+    let model = model.ok_or_else(|| ApiError::invalid("model", "missing_model", "model is missing; name one"))?;
+    let model = ModelId(model);
+    let served = snapshot.served.get(&model).ok_or_else(|| refuse(&model, DrawError::NotResident))?;
+    let generation = request.resolve(&served.defaults, &served.limits)?;
+    // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
+    let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
+    Ok((DrawRequest { model, generation: generation.clone(), seed, arrival, deadline }, generation))
+}
+
+fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, ApiError> {
+    let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(None) };
+    let ms = value.to_str().ok().and_then(|text| text.parse::<u32>().ok()).ok_or_else(|| {
+        let message = format!("{DEADLINE_HEADER} is not a number of milliseconds below 2^32");
+        ApiError::invalid(DEADLINE_HEADER, "invalid_value", message)
+    })?;
+    Ok(Some(arrival + Duration::from_millis(ms.into())))
+}
+
+fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let found = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
+    let essence = found.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(ApiError::unsupported_media_type(&found.chars().take(100).collect::<String>()))
+}
+
+fn draining() -> ApiError {
+    let message = "this pod finishes what it has and stops; send the request to another one";
+    ApiError::unavailable("draining", message, RETRY_WHEN_DRAINING)
+}
+
+fn refuse(model: &ModelId, error: DrawError) -> ApiError {
+    match error {
+        DrawError::NotResident => ApiError {
+            code: Some("model_not_resident".into()),
+            message: format!("the model '{model}' is not ready in this pod; another one may hold it"),
+            ..ApiError::model_not_found(model.as_str())
+        },
+        DrawError::QueueFull { waiting, predicted_wait } => {
+            let seconds = (predicted_wait.as_secs_f64().ceil() as u64).clamp(1, RETRY_AT_MOST);
+            ApiError::queue_full(format!("{waiting} pictures wait already, about {seconds} s of work"), seconds)
+        }
+        DrawError::Deadline => {
+            ApiError::deadline(format!("the deadline of {DEADLINE_HEADER} passed before the pictures were drawn"))
+        }
+        DrawError::Unsupported(message) => {
+            ApiError { param: None, ..ApiError::invalid("prompt", "unsupported_value", message) }
+        }
+        DrawError::Failed => ApiError::internal("the model failed to draw this; the pod's log says why"),
+        DrawError::Stopped => ApiError::unavailable("engine_stopped", error.to_string(), RETRY_WHEN_DRAINING),
+    }
+}
+
+fn outcome(error: &ApiError) -> Outcome {
+    match (error.status, error.code.as_deref()) {
+        (404, _) => Outcome::NotResident,
+        (429, _) => Outcome::QueueFull,
+        (503, Some("draining")) => Outcome::Draining,
+        (504, _) => Outcome::Deadline,
+        (400..500, _) => Outcome::Invalid,
+        _ => Outcome::Failed,
+    }
+}
+
+/// Compressing takes as long as a step, so it has a thread of its own. The request stays in flight until it is done.
+async fn render(
+    model: ModelId,
+    generation: Generation,
+    drawn: Drawn,
+    in_flight: InFlight,
+) -> Result<Response, ApiError> {
+    let headers = headers(&drawn)?;
+    let rendered = tokio::task::spawn_blocking(move || {
+        let response = images(&model, &generation, &drawn).map(|body| (headers, Json(body)).into_response());
+        drop(in_flight);
+        response
+    });
+    rendered.await.map_err(|_| ApiError::internal("failed to write the pictures"))?.map_err(|error| {
+        tracing::error!(error = crate::chain(&error), "failed to write a picture");
+        ApiError::internal(error.to_string())
+    })
+}
+
+fn images(model: &ModelId, generation: &Generation, drawn: &Drawn) -> Result<ImagesResponse, png::PngError> {
+    let provenance = Provenance { model: model.as_str(), digest: &drawn.digest };
+    let mut data = Vec::with_capacity(drawn.pictures.len());
+    for (request, picture) in &drawn.pictures {
+        let bytes = png::encode(picture, request, &provenance)?;
+        let b64_json = base64::engine::general_purpose::STANDARD.encode(bytes);
+        data.push(Image { b64_json, seed: request.seed });
+    }
+    let text_tokens = u64::from(drawn.text_tokens);
+    Ok(ImagesResponse {
+        created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        data,
+        background: Background::Opaque,
+        output_format: OutputFormat::Png,
+        size: generation.size,
+        quality: generation.quality,
+        usage: Usage {
+            total_tokens: text_tokens + drawn.image_tokens,
+            input_tokens: text_tokens,
+            output_tokens: drawn.image_tokens,
+            input_tokens_details: InputTokens { text_tokens, image_tokens: 0 },
+        },
+    })
+}
+
+fn headers(drawn: &Drawn) -> Result<HeaderMap, ApiError> {
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| ApiError::internal("failed to write a header"));
+    let mut headers = HeaderMap::new();
+    headers.insert(DIGEST_HEADER, value(&drawn.digest)?);
+    headers.insert("server-timing", value(&server_timing(&drawn.timings))?);
+    Ok(headers)
+}
+
+/// Durations in milliseconds, as the Server Timing document has them.
+fn server_timing(timings: &Timings) -> String {
+    let Timings { queue, encode, denoise, decode } = timings;
+    let parts = [("queue", queue), ("encode", encode), ("denoise", denoise), ("decode", decode)];
+    parts.map(|(name, time)| format!("{name};dur={:.1}", time.as_secs_f64() * 1000.0)).join(", ")
+}

@@ -1,0 +1,15 @@
+//! What a pod promises, over real mTLS sockets with the fake pipeline. One file for each promise.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall panic, outside of #[test] functions too")]
+
+mod bounds_its_queue;
+mod draws_what_is_asked;
+mod finishes_before_it_stops;
+mod frees_the_engine_when_clients_leave;
+mod holds_what_the_operator_wants;
+mod knows_its_callers;
+mod refuses_bad_requests;
+mod rotates_certificates;
+mod serves_only_verified_bytes;
+mod shows_its_state;
+mod support;
