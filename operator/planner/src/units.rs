@@ -40,6 +40,7 @@ impl MicroUsdPerHour {
         Ok(Self(whole * MICRO + fraction))
     }
 
+    #[must_use]
     pub fn times(self, replicas: u32) -> Self {
         Self(self.0.saturating_mul(u64::from(replicas)))
     }
@@ -124,7 +125,7 @@ mod tests {
     #[test]
     fn an_hour_costs_the_hourly_price_and_a_moment_never_costs_nothing() {
         let price = MicroUsdPerHour::from_dollars("3.60").unwrap();
-        assert_eq!(price.cost(Duration::from_secs(3600)).micros(), 3_600_000);
+        assert_eq!(price.cost(Duration::from_hours(1)).micros(), 3_600_000);
         assert_eq!(price.cost(Duration::from_nanos(1)).micros(), 1);
     }
 

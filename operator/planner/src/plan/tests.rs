@@ -47,10 +47,10 @@ fn applied(snapshot: &Snapshot, plan: &FleetPlan) -> Snapshot {
     for (id, replica) in &mut next.replicas {
         replica.residents = residents(&plan.residency[id]);
     }
-    let mut made = 0..;
+    let mut serial = 0..;
     let mut make = |next: &mut Snapshot, pool: &PoolName, tenancy: Tenancy, missing: u32| {
         for _ in 0..missing {
-            let id = ReplicaId::new(format!("new-{:04}", made.next().unwrap()));
+            let id = ReplicaId::new(format!("new-{:04}", serial.next().unwrap()));
             let residents = BTreeMap::new();
             let replica =
                 Replica { pool: pool.clone(), tenancy: tenancy.clone(), phase: ReplicaPhase::Current, residents };

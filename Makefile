@@ -1,0 +1,37 @@
+# Everything that a person types. Each target says what it does in one line; `make` alone lists them.
+PYTHON ?= python3
+CLUSTER ?= local
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+up: ## build, start a cluster, install, draw a picture (CLUSTER=current: the one that kubectl points at)
+	@$(PYTHON) e2e/up.py --cluster $(CLUSTER) $(if $(OPERATOR_IMAGE),--operator-image $(OPERATOR_IMAGE)) $(if $(INFERENCE_IMAGE),--inference-image $(INFERENCE_IMAGE))
+
+down: ## stop the local cluster and remove what it made; built programs stay in the cache
+	@$(PYTHON) e2e/cluster/cluster.py down
+
+test: ## prove all of it: lints, unit tests, parity, and the promises on a real cluster
+	@$(PYTHON) e2e/test.py
+
+test-quick: ## what needs no cluster
+	@$(PYTHON) e2e/test.py --quick
+
+deps: ## install what a build needs, and write cargo's settings
+	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import toolchain; toolchain.ensure()'
+
+generate: deps ## write the custom resource definitions again
+	@cargo run --quiet -p easel-crds --bin crdgen charts/easel-crds/templates
+
+images: deps ## build the binaries and the two OCI archives
+	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import build; build.binaries(); build.images(load=False)'
+
+digest: ## print the digest of the default checkpoint
+	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import build; print(build.digest())'
+
+bench-gateway: ## what the gateway adds to a request, beside the pod called directly
+	@$(PYTHON) e2e/bench/gateway.py
+
+.PHONY: help up down test test-quick deps generate images digest bench-gateway

@@ -1,0 +1,49 @@
+"""Owns the way from source to images: cargo's release build, then the two OCI archives.
+It must not install anything into a cluster."""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+from easel import paths
+from onenode.progress import step
+
+PACKAGES = ("-p", "easel-operator", "-p", "easel-inference", "--features", "easel-inference/torch")
+OPERATOR = paths.TARGET / "release" / "easel-operator"
+INFERENCE = paths.TARGET / "release" / "easel-inference"
+
+
+def binaries() -> None:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=paths.ROOT, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "EASEL_COMMIT": commit.stdout.strip() or "unknown"}
+    with step("binaries", "easel-operator, easel-inference (release)"):
+        subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES], cwd=paths.ROOT, env=environment, check=True)
+
+
+def images(load: bool) -> tuple[str, str]:
+    """Makes the archives and returns the images' names; `load` imports them into the local cluster. A tag is the hash of
+    what is inside, so that a changed image rolls its pods and an unchanged one does not."""
+    operator, inference = _tag(OPERATOR), _tag(INFERENCE, digest(), paths.LIBTORCH.name)
+    with step("images", f"easel-operator:{operator}, easel-inference:{inference}"):
+        _archive(load, operator, "--operator", OPERATOR)
+        _archive(load, inference, "--inference", INFERENCE, "--libtorch", paths.LIBTORCH, "--models", paths.MODEL)
+    return f"localhost/easel-operator:{operator}", f"localhost/easel-inference:{inference}"
+
+
+def _tag(binary: Path, *more: str) -> str:
+    content = hashlib.sha256(binary.read_bytes())
+    content.update("".join(more).encode())
+    return content.hexdigest()[:12]
+
+
+def _archive(load: bool, tag: str, *what) -> None:
+    command = ["python3", paths.E2E / "images" / "build.py", "--tag", tag, *what]
+    subprocess.run([*command, *(["--load"] if load else [])], check=True)
+
+
+def digest() -> str:
+    """What pins the default checkpoint, as `sha256sum` sees it."""
+    listing = "find * -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
+    done = subprocess.run(["bash", "-c", listing], cwd=paths.MODEL, capture_output=True, text=True, check=True)
+    return "sha256:" + done.stdout.split()[0]

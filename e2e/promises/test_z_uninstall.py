@@ -1,0 +1,33 @@
+"""`helm uninstall` leaves nothing behind. Last by its name: it takes Easel away."""
+
+import json
+
+from easel import install
+from easel.kube import wait
+from promises.world import CLUSTER, SYSTEM, Promise, model, pool, until
+
+WORDS = ("easel", "emoji")
+
+
+class Uninstall(Promise):
+    def test_helm_uninstall_leaves_nothing_behind(self):
+        CLUSTER.apply(pool("second"))
+        CLUSTER.apply(model("dedicated", placement="Dedicated", pools=["second"]))
+        until("dedicated", "Ready", "True", timeout=120)
+        install.uninstall(CLUSTER)
+        wait("nothing of Easel is left in the cluster", lambda: not self.leftovers(), 90)
+        self.assertIsNone(CLUSTER.get("namespace", SYSTEM))
+
+    def leftovers(self) -> list[str]:
+        """Every object of every kind whose name or labels speak of Easel; events are the cluster's memory, and the node is named so."""
+        found = []
+        kinds = CLUSTER.kubectl("api-resources", "--verbs=list", "-o", "name").split()
+        for kind in kinds:
+            if kind.startswith(("events", "nodes", "componentstatuses", "csinodes", "leases")):
+                continue
+            for thing in CLUSTER.get(kind, "-A") or []:
+                meta = thing["metadata"]
+                said = json.dumps([meta["name"], meta.get("labels"), [o["name"] for o in meta.get("ownerReferences", [])]])
+                if any(word in said for word in WORDS) and meta.get("namespace") != "kube-system":
+                    found.append(f"{kind} {meta.get('namespace', '')}/{meta['name']}")
+        return found
