@@ -31,7 +31,7 @@ images: deps ## build the binaries and the two OCI archives
 digest: ## print the digest of the default checkpoint
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import build; print(build.digest())'
 
-bench-gateway: ## what the gateway adds to a request, beside the pod called directly
-	@$(PYTHON) e2e/bench/gateway.py
+soak: ## draw for SECONDS (default 600) on the running cluster while pods and leaders are killed, seeded by SEED
+	@$(PYTHON) e2e/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
-.PHONY: help up down test test-quick deps generate images digest bench-gateway
+.PHONY: help up down test test-quick deps generate images digest soak
