@@ -18,15 +18,17 @@ use easel_inference::fake::{FakeFlags, FakeLoader};
 use easel_inference::pod::{Pod, PodFlags};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
+use hyper::client::conn::{http1, http2};
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// Nothing here takes that long; a test that waits for it has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -112,13 +114,27 @@ impl Client {
         Ok(sender.send_request(request).await?)
     }
 
-    pub(crate) async fn connect(&self) -> anyhow::Result<SendRequest<Body>> {
-        let stream = TcpStream::connect(self.address).await?;
-        let name = ServerName::try_from(pod_host(self.address.ip(), "fake", "test"))?;
-        let stream = tokio_rustls::TlsConnector::from(self.config.clone()).connect(name, stream).await?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    async fn connect(&self) -> anyhow::Result<http1::SendRequest<Body>> {
+        let stream = self.shake_hands(b"http/1.1").await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
+    }
+
+    /// One connection for many requests; dropping the future of one resets its stream.
+    pub(crate) async fn connect_h2(&self) -> anyhow::Result<http2::SendRequest<Body>> {
+        let stream = self.shake_hands(b"h2").await?;
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn shake_hands(&self, protocol: &[u8]) -> anyhow::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from(pod_host(self.address.ip(), "fake", "test"))?;
+        let mut config = (*self.config).clone();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        Ok(TlsConnector::from(Arc::new(config)).connect(name, stream).await?)
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -283,7 +299,7 @@ pub(crate) fn is_ready(report: &Report, id: &str) -> bool {
 /// One request without TLS.
 pub(crate) async fn plain(address: SocketAddr, path: &str) -> (StatusCode, String) {
     let stream = TcpStream::connect(address).await.unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let response = sender.send_request(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
     let status = response.status();
