@@ -44,6 +44,15 @@ pub fn init() {
     crate::torch::init();
 }
 
+/// Ends the process without running destructors: libtorch's would free what the loader or the engine thread still
+/// computes with, and a pod that was told to stop while it loads would end with a crash.
+#[allow(unsafe_code)]
+pub fn exit(code: i32) -> ! {
+    // SAFETY: `_exit` only leaves; it reads no memory of ours. Nothing of ours is written at exit: logs are written
+    // line by line.
+    unsafe { libc::_exit(code) }
+}
+
 /// Starts a pod that computes as the flags say.
 pub async fn start(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> {
     match flags.pipeline {

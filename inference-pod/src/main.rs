@@ -27,10 +27,9 @@ fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
     rustls::crypto::ring::default_provider().install_default().ok(); // fails only when one is installed already
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(run(&flags));
-    // A step in progress may be long and a stream may hang; neither holds the exit back.
-    runtime.shutdown_background();
-    result
+    runtime.block_on(run(&flags))?;
+    // A load or a step in progress may be long; neither holds the exit back.
+    backend::exit(0)
 }
 
 async fn run(flags: &Flags) -> anyhow::Result<()> {

@@ -166,7 +166,7 @@ impl<P: Pipeline> Residents<P> {
         let Some(slot) = self.slot_of(load) else { return };
         slot.state = ModelState::Ready;
         slot.serving = Some(id); // who served before retires
-        tracing::info!(model = %load.model, digest = load.checkpoint.digest, load_ms = duration.as_millis(), "model ready");
+        tracing::info!(model = %load.model, digest = load.checkpoint.digest, load_ms = duration.as_millis() as u64, "model ready");
         let (model, checkpoint) = (load.model.clone(), load.checkpoint.clone());
         self.loaded.insert(id, Loaded { pipeline, model, checkpoint, load: duration, steps: StepTimes::default() });
     }

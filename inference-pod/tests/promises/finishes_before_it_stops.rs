@@ -2,13 +2,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use easel_api::engine::ModelState;
 use easel_api::identity::Identity;
 use hyper::StatusCode;
 use serde_json::{Value, json};
 
-use crate::support::{Client, MODEL, World, checkpoint, desired, eventually, is_ready, plain, prepare};
+use crate::support::{Client, MODEL, PATIENCE, World, checkpoint, desired, eventually, is_ready, plain, prepare};
 
 #[tokio::test]
 async fn a_draining_pod_finishes_and_refuses() {
@@ -55,9 +57,9 @@ impl Drop for Binary {
 }
 
 impl Binary {
-    fn start(folder: &std::path::Path) -> (Self, SocketAddr) {
+    fn start(folder: &Path, flags: &[&str]) -> (Self, SocketAddr) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_easel-inference"));
-        command.args(["--pipeline=fake", "--fake-step-ms=640", "--drain-seconds=20"]);
+        command.args(["--pipeline=fake", "--fake-step-ms=640", "--drain-seconds=20"]).args(flags);
         command.args(["--listen=127.0.0.1:0", "--probes-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]);
         command.arg(format!("--tls-dir={}", folder.display()));
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -69,22 +71,38 @@ impl Binary {
         std::thread::spawn(move || lines.count()); // a full pipe would stop the pod
         (Self(child), listening.unwrap())
     }
+
+    fn terminate(&self) {
+        assert!(Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status().unwrap().success());
+    }
 }
 
 #[tokio::test]
 async fn sigterm_ends_the_process_with_zero_after_the_last_answer() {
     let (authority, folder) = prepare();
-    let (mut binary, address) = Binary::start(folder.path());
+    let (mut binary, address) = Binary::start(folder.path(), &[]);
     let client = |identity: Identity| -> Client { authority.client(&authority, Some(identity.uri()), address) };
     let (gateway, operator) = (client(Identity::Gateway), client(Identity::Operator));
     operator.hold(1, vec![desired(MODEL, checkpoint(&folder.path().join("model"), "a"))]).await;
     operator.report_until(|report| is_ready(report, MODEL)).await;
     let drawing = tokio::spawn(async move { gateway.generate(json!({"steps": 100})).await });
     operator.report_until(|report| report.running == 1).await;
-    assert!(Command::new("kill").arg("-TERM").arg(binary.0.id().to_string()).status().unwrap().success());
+    binary.terminate();
     assert_eq!(drawing.await.unwrap().status, StatusCode::OK);
     let status = tokio::task::spawn_blocking(move || binary.0.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn sigterm_does_not_wait_for_a_checkpoint_that_loads() {
+    let (authority, folder) = prepare();
+    let (mut binary, address) = Binary::start(folder.path(), &["--fake-load-ms=600000"]);
+    let operator = authority.client(&authority, Some(Identity::Operator.uri()), address);
+    operator.hold(1, vec![desired(MODEL, checkpoint(&folder.path().join("model"), "a"))]).await;
+    operator.report_until(|report| report.models[0].state == ModelState::Loading).await;
+    binary.terminate();
+    let ended = tokio::task::spawn_blocking(move || binary.0.wait().unwrap());
+    assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().code(), Some(0));
 }
 
 #[test]
