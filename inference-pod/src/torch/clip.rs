@@ -1,0 +1,203 @@
+//! CLIP's text encoder: tokens in, one vector a token out.
+//! Transcribed from transformers 5.23.0, `models/clip/modeling_clip.py`; fields are named as checkpoint keys.
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use super::config::Config;
+use super::device::Placement;
+use super::layers::{Embedding, LayerNorm, Linear, attend};
+use super::weights::{Section, Weights, WeightsError};
+use crate::pipeline::LoadError;
+
+const PART: &str = "text_encoder";
+
+#[derive(Debug)]
+pub struct ClipTextModel {
+    token_embedding: Embedding,
+    position_embedding: Embedding,
+    layers: Vec<EncoderLayer>,
+    final_layer_norm: LayerNorm,
+    hidden_size: i64,
+    max_position_embeddings: i64,
+    placement: Placement,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct ClipConfig {
+    vocab_size: i64,
+    max_position_embeddings: i64,
+    hidden_size: i64,
+    intermediate_size: i64,
+    num_hidden_layers: usize,
+    num_attention_heads: i64,
+    layer_norm_eps: f64,
+    hidden_act: Activation,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Activation {
+    QuickGelu,
+    Gelu,
+}
+
+impl ClipTextModel {
+    /// Reads `text_encoder/` of a checkpoint.
+    pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+        let config = ClipConfig::read(checkpoint)?;
+        let weights = Weights::open(&checkpoint.join(PART), "model", placement).map_err(|error| error.of(PART))?;
+        Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
+    }
+
+    fn build(config: &ClipConfig, weights: &Weights, placement: Placement) -> Result<Self, WeightsError> {
+        // transformers 5 saves without the prefix that every earlier release wrote.
+        let root = weights.root();
+        let root = if root.contains("text_model.final_layer_norm.weight") { root.at("text_model") } else { root };
+        let (embeddings, layers) = (root.at("embeddings"), root.at("encoder").at("layers"));
+        let positions = config.max_position_embeddings;
+        let mut model = Self {
+            token_embedding: Embedding::load(&embeddings.at("token_embedding"), config.vocab_size, config.hidden_size)?,
+            position_embedding: Embedding::load(&embeddings.at("position_embedding"), positions, config.hidden_size)?,
+            layers: (0..config.num_hidden_layers)
+                .map(|layer| EncoderLayer::load(&layers.at(layer), config))
+                .collect::<Result<_, _>>()?,
+            final_layer_norm: LayerNorm::load(&root.at("final_layer_norm"), config.hidden_size, config.layer_norm_eps)?,
+            hidden_size: config.hidden_size,
+            max_position_embeddings: positions,
+            placement,
+            bytes: 0,
+        };
+        // A buffer that exports before transformers 4.31 saved: it counts from 0.
+        weights.finish(&["text_model.embeddings.position_ids", "embeddings.position_ids"])?;
+        model.bytes = weights.bytes();
+        Ok(model)
+    }
+
+    /// Tokens that fit at most.
+    pub fn max_length(&self) -> usize {
+        usize::try_from(self.max_position_embeddings).unwrap_or_default()
+    }
+
+    /// Of one vector of the text.
+    pub fn hidden_size(&self) -> i64 {
+        self.hidden_size
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// `[batch][length]` tokens → `[batch, length, hidden]`, after the final norm.
+    pub fn forward(&self, tokens: &[Vec<i64>]) -> Tensor {
+        let rows: Vec<Tensor> = tokens.iter().map(|row| Tensor::from_slice(row)).collect();
+        let input_ids = Tensor::stack(&rows, 0).to_device(self.placement.device); // [batch, length]
+        let positions = Tensor::arange(input_ids.size()[1], (Kind::Int64, self.placement.device));
+        let embeddings = self.token_embedding.forward(&input_ids) + self.position_embedding.forward(&positions);
+        let hidden = self.layers.iter().fold(embeddings, |hidden, layer| layer.forward(&hidden));
+        self.final_layer_norm.forward(&hidden)
+    }
+}
+
+impl ClipConfig {
+    /// transformers writes defaults of its base class into every config, so unknown options are not refused here;
+    /// unknown keys among the weights are.
+    fn read(checkpoint: &Path) -> Result<Self, LoadError> {
+        let mut config = Config::read(checkpoint, "text_encoder/config.json")?;
+        if config.take_or("use_attention_mask", false)? {
+            return Err(config.unsupported("use_attention_mask", true));
+        }
+        Ok(Self {
+            vocab_size: config.need("vocab_size")?,
+            max_position_embeddings: config.take_or("max_position_embeddings", 77)?,
+            hidden_size: config.take_or("hidden_size", 512)?,
+            intermediate_size: config.take_or("intermediate_size", 2048)?,
+            num_hidden_layers: config.take_or("num_hidden_layers", 12)?,
+            num_attention_heads: config.take_or("num_attention_heads", 8)?,
+            layer_norm_eps: config.take_or("layer_norm_eps", 1e-5)?,
+            hidden_act: config.take_or("hidden_act", Activation::QuickGelu)?,
+        })
+    }
+}
+
+#[derive(Debug)]
+struct EncoderLayer {
+    self_attn: Attention,
+    layer_norm1: LayerNorm,
+    mlp: Mlp,
+    layer_norm2: LayerNorm,
+}
+
+impl EncoderLayer {
+    fn load(section: &Section, config: &ClipConfig) -> Result<Self, WeightsError> {
+        let (hidden, eps) = (config.hidden_size, config.layer_norm_eps);
+        Ok(Self {
+            self_attn: Attention::load(&section.at("self_attn"), hidden, config.num_attention_heads)?,
+            layer_norm1: LayerNorm::load(&section.at("layer_norm1"), hidden, eps)?,
+            mlp: Mlp::load(&section.at("mlp"), config)?,
+            layer_norm2: LayerNorm::load(&section.at("layer_norm2"), hidden, eps)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let x = x + self.self_attn.forward(&self.layer_norm1.forward(x));
+        &x + self.mlp.forward(&self.layer_norm2.forward(&x))
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    out_proj: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn load(section: &Section, hidden: i64, heads: i64) -> Result<Self, WeightsError> {
+        let linear = |name: &str| Linear::load(&section.at(name), hidden, hidden);
+        Ok(Self {
+            q_proj: linear("q_proj")?,
+            k_proj: linear("k_proj")?,
+            v_proj: linear("v_proj")?,
+            out_proj: linear("out_proj")?,
+            heads,
+        })
+    }
+
+    /// A token sees itself and those before it.
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (query, key, value) = (self.q_proj.forward(x), self.k_proj.forward(x), self.v_proj.forward(x));
+        self.out_proj.forward(&attend(&query, &key, &value, self.heads, true))
+    }
+}
+
+#[derive(Debug)]
+struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+    act: Activation,
+}
+
+impl Mlp {
+    fn load(section: &Section, config: &ClipConfig) -> Result<Self, WeightsError> {
+        Ok(Self {
+            fc1: Linear::load(&section.at("fc1"), config.hidden_size, config.intermediate_size)?,
+            fc2: Linear::load(&section.at("fc2"), config.intermediate_size, config.hidden_size)?,
+            act: config.hidden_act,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let x = self.fc1.forward(x);
+        let x = match self.act {
+            // transformers 5.23.0, activations.py, QuickGELUActivation
+            Activation::QuickGelu => &x * (&x * 1.702).sigmoid(),
+            Activation::Gelu => x.gelu("none"),
+        };
+        self.fc2.forward(&x)
+    }
+}

@@ -1,0 +1,126 @@
+//! The layers that every model here is made of: linear, convolution, norms, embedding, attention over heads.
+//! Knows shapes; each layer reads the keys `weight` and `bias` of its section.
+
+use tch::Tensor;
+
+use super::weights::{Section, WeightsError};
+
+type Result<T> = std::result::Result<T, WeightsError>;
+
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub fn load(section: &Section, input: i64, output: i64) -> Result<Self> {
+        Ok(Self { weight: section.tensor("weight", &[output, input])?, bias: Some(section.tensor("bias", &[output])?) })
+    }
+
+    pub fn load_without_bias(section: &Section, input: i64, output: i64) -> Result<Self> {
+        Ok(Self { weight: section.tensor("weight", &[output, input])?, bias: None })
+    }
+
+    /// `[.., input]` → `[.., output]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// A convolution over height and width with a square kernel, padded so that stride 1 keeps the size.
+#[derive(Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Tensor,
+    stride: i64,
+    padding: i64,
+}
+
+impl Conv2d {
+    pub fn load(section: &Section, input: i64, output: i64, kernel: i64) -> Result<Self> {
+        Self::load_with_stride(section, input, output, kernel, 1)
+    }
+
+    pub fn load_with_stride(section: &Section, input: i64, output: i64, kernel: i64, stride: i64) -> Result<Self> {
+        Ok(Self {
+            weight: section.tensor("weight", &[output, input, kernel, kernel])?,
+            bias: section.tensor("bias", &[output])?,
+            stride,
+            padding: (kernel - 1) / 2,
+        })
+    }
+
+    /// `[batch, input, h, w]` → `[batch, output, ⌈h/stride⌉, ⌈w/stride⌉]`
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+    }
+}
+
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: i64,
+    eps: f64,
+}
+
+impl GroupNorm {
+    pub fn load(section: &Section, channels: i64, groups: i64, eps: f64) -> Result<Self> {
+        let (weight, bias) = (section.tensor("weight", &[channels])?, section.tensor("bias", &[channels])?);
+        Ok(Self { weight, bias, groups, eps })
+    }
+
+    /// `[batch, channels, ..]` → the same shape.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.group_norm(self.groups, Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+#[derive(Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    channels: i64,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn load(section: &Section, channels: i64, eps: f64) -> Result<Self> {
+        let (weight, bias) = (section.tensor("weight", &[channels])?, section.tensor("bias", &[channels])?);
+        Ok(Self { weight, bias, channels, eps })
+    }
+
+    /// `[.., channels]` → the same shape.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.layer_norm([self.channels], Some(&self.weight), Some(&self.bias), self.eps, true)
+    }
+}
+
+#[derive(Debug)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    pub fn load(section: &Section, entries: i64, channels: i64) -> Result<Self> {
+        Ok(Self { weight: section.tensor("weight", &[entries, channels])? })
+    }
+
+    /// `[..]` of i64 → `[.., channels]`
+    pub fn forward(&self, indices: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, indices, -1, false, false)
+    }
+}
+
+/// Scaled dot-product attention. `query` is `[batch, length, channels]`, `key` and `value` may have another length.
+/// libtorch's kernels keep the sums in f32 whatever the dtype, which is what `upcast_attention` asks for.
+pub fn attend(query: &Tensor, key: &Tensor, value: &Tensor, heads: i64, causal: bool) -> Tensor {
+    let (batch, length, channels) = (query.size()[0], query.size()[1], query.size()[2]);
+    let split = |x: &Tensor| x.view([batch, -1, heads, channels / heads]).transpose(1, 2); // [batch, heads, length, _]
+    let (query, key, value) = (split(query), split(key), split(value));
+    Tensor::scaled_dot_product_attention(&query, &key, &value, None::<&Tensor>, 0.0, causal, None, false)
+        .transpose(1, 2)
+        .reshape([batch, length, channels])
+}

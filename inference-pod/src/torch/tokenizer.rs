@@ -1,0 +1,144 @@
+//! Turns a prompt into CLIP's tokens: begin, words, end, padding up to the model's length.
+//! Knows the files of both generations of exports; does not know the text encoder.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::processors::roberta::RobertaProcessing;
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer, TruncationParams};
+
+use super::config::Config;
+use crate::pipeline::LoadError;
+
+const PART: &str = "tokenizer";
+/// transformers 5.23.0, `models/clip/tokenization_clip.py`.
+const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// Of a config that does not say; CLIP's own.
+const DEFAULT_LENGTH: f64 = 77.0;
+
+#[derive(Debug)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    length: usize,
+    pad: i64,
+}
+
+/// Old configs write a token as a string, newer ones as an object with flags.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Token {
+    Text(String),
+    Added { content: String },
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        match token {
+            Token::Text(text) | Token::Added { content: text } => text,
+        }
+    }
+}
+
+struct SpecialTokens {
+    begin: String,
+    end: String,
+    pad: String,
+}
+
+impl ClipTokenizer {
+    /// Reads `tokenizer/` of a checkpoint. `max_length` is what the text encoder has positions for.
+    pub fn load(checkpoint: &Path, max_length: usize) -> Result<Self, LoadError> {
+        let mut config = Config::read_optional(checkpoint, "tokenizer/tokenizer_config.json")?;
+        // transformers writes 1e30 for "no limit", so it is read as a float.
+        let asked: f64 = config.take_or("model_max_length", DEFAULT_LENGTH)?;
+        let length = max_length.min(asked as usize);
+        let special = SpecialTokens::read(checkpoint, &mut config)?;
+        Self::build(&checkpoint.join(PART), &special, length)
+            .map_err(|source| LoadError::Failed { part: PART.to_owned(), source })
+    }
+
+    fn build(folder: &Path, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
+        let whole = folder.join("tokenizer.json");
+        let mut tokenizer =
+            if whole.exists() { Tokenizer::from_file(whole)? } else { from_vocab_and_merges(folder, special)? };
+        let added = tokenizer.get_post_processor().map_or(0, |processor| {
+            use tokenizers::PostProcessor;
+            processor.added_tokens(false)
+        });
+        if length <= added {
+            return Err(format!("the length of {length} tokens leaves no room for a prompt").into());
+        }
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(Some(TruncationParams { max_length: length, ..TruncationParams::default() }))?;
+        let pad = token_id(&tokenizer, &special.pad)?;
+        Ok(Self { tokenizer, length, pad: i64::from(pad) })
+    }
+
+    /// Tokens of every prompt, padding included.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// Exactly `length()` tokens; a longer prompt loses its end, but not the end token.
+    pub fn encode(&self, prompt: &str) -> tokenizers::Result<Vec<i64>> {
+        let encoding = self.tokenizer.encode(prompt, true)?;
+        let mut tokens: Vec<i64> = encoding.get_ids().iter().copied().map(i64::from).collect();
+        tokens.resize(self.length, self.pad);
+        Ok(tokens)
+    }
+
+    /// Tokens of this prompt without padding, begin and end included.
+    pub fn count(&self, prompt: &str) -> u32 {
+        self.tokenizer.encode(prompt, true).map_or(0, |encoding| encoding.len() as u32)
+    }
+}
+
+impl SpecialTokens {
+    /// transformers 5.23.0, `tokenization_utils_base.py`: `special_tokens_map.json` overrides the config, unless the
+    /// config is of the generation that lists `added_tokens_decoder`.
+    fn read(checkpoint: &Path, config: &mut Config) -> Result<Self, LoadError> {
+        let mut map = Config::read_optional(checkpoint, "tokenizer/special_tokens_map.json")?;
+        let map_is_newer = config.take::<serde_json::Value>("added_tokens_decoder")?.is_none();
+        let mut token = |key: &str, default: &str| -> Result<String, LoadError> {
+            let of_map = map.take::<Token>(key)?.filter(|_| map_is_newer);
+            let chosen = of_map.or(config.take::<Token>(key)?);
+            Ok(chosen.map_or_else(|| default.to_owned(), String::from))
+        };
+        let (begin, end) = (token("bos_token", "<|startoftext|>")?, token("eos_token", "<|endoftext|>")?);
+        let pad = token("pad_token", &end)?;
+        Ok(Self { begin, end, pad })
+    }
+}
+
+/// What transformers' `CLIPTokenizer` builds of the two files that exports before `tokenizer.json` have.
+fn from_vocab_and_merges(folder: &Path, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
+    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+    if !vocab.exists() || !merges.exists() {
+        return Err("there is neither tokenizer.json nor vocab.json and merges.txt".into());
+    }
+    let model = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
+        .unk_token(special.end.clone())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()?;
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
+    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::default().add_prefix_space(false);
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+    tokenizer
+        .add_special_tokens([&special.begin, &special.end, &special.pad].map(|text| AddedToken::from(text, true)))?;
+    let (begin, end) = (token_id(&tokenizer, &special.begin)?, token_id(&tokenizer, &special.end)?);
+    let around = RobertaProcessing::new((special.end.clone(), end), (special.begin.clone(), begin));
+    tokenizer.with_post_processor(Some(around.trim_offsets(false).add_prefix_space(false)));
+    Ok(tokenizer)
+}
+
+fn token_id(tokenizer: &Tokenizer, token: &str) -> tokenizers::Result<u32> {
+    tokenizer.token_to_id(token).ok_or_else(|| format!("the vocabulary has no token '{token}'").into())
+}

@@ -1,0 +1,117 @@
+//! The decoder of `AutoencoderKL`: latents in, picture out. The encoder's keys are accepted and not read.
+//! Transcribed from diffusers 0.42.1, `models/autoencoders/vae.py`; fields are named as checkpoint keys.
+
+mod blocks;
+mod config;
+
+use std::path::Path;
+
+use tch::{Kind, Tensor};
+
+use self::blocks::{MidBlock, UpDecoderBlock};
+use self::config::VaeConfig;
+use super::device::Placement;
+use super::layers::{Conv2d, GroupNorm};
+use super::weights::{Section, Weights, WeightsError};
+use crate::pipeline::LoadError;
+
+const PART: &str = "vae";
+
+#[derive(Debug)]
+pub struct AutoencoderKl {
+    post_quant_conv: Option<Conv2d>,
+    decoder: Decoder,
+    scaling_factor: f64,
+    latent_channels: i64,
+    factor: u32,
+    placement: Placement,
+    bytes: u64,
+}
+
+impl AutoencoderKl {
+    /// Reads `vae/` of a checkpoint.
+    pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+        let config = VaeConfig::read(checkpoint)?;
+        let stem = "diffusion_pytorch_model";
+        let weights = Weights::open(&checkpoint.join(PART), stem, placement).map_err(|error| error.of(PART))?;
+        Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
+    }
+
+    fn build(config: &VaeConfig, weights: &Weights, placement: Placement) -> Result<Self, WeightsError> {
+        let root = weights.root();
+        let channels = config.latent_channels;
+        let post_quant_conv = || Conv2d::load(&root.at("post_quant_conv"), channels, channels, 1);
+        let mut model = Self {
+            post_quant_conv: config.use_post_quant_conv.then(post_quant_conv).transpose()?,
+            decoder: Decoder::load(&root.at("decoder"), config)?,
+            scaling_factor: config.scaling_factor,
+            latent_channels: channels,
+            factor: config.factor(),
+            placement,
+            bytes: 0,
+        };
+        weights.finish(&["encoder.", "quant_conv."])?;
+        model.bytes = weights.bytes();
+        Ok(model)
+    }
+
+    /// Pixels on a side for each latent.
+    pub fn factor(&self) -> u32 {
+        self.factor
+    }
+
+    pub fn latent_channels(&self) -> i64 {
+        self.latent_channels
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// `[batch, latent_channels, h, w]` as the `UNet` makes them → `[batch, 3, h·factor, w·factor]` of f32, about -1..1
+    pub fn decode(&self, latents: &Tensor) -> Tensor {
+        let Placement { device, kind } = self.placement;
+        let mut x = (latents / self.scaling_factor).to_device(device).to_kind(kind);
+        if let Some(conv) = &self.post_quant_conv {
+            x = conv.forward(&x);
+        }
+        self.decoder.forward(&x).to_kind(Kind::Float)
+    }
+}
+
+#[derive(Debug)]
+struct Decoder {
+    conv_in: Conv2d,
+    mid_block: MidBlock,
+    up_blocks: Vec<UpDecoderBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+impl Decoder {
+    fn load(section: &Section, config: &VaeConfig) -> Result<Self, WeightsError> {
+        let (first, last) = (config.channels[0], config.channels[config.channels.len() - 1]);
+        let resnet = config.resnet();
+        let mut up_blocks = Vec::new();
+        let mut input = last;
+        for (index, &channels) in config.channels.iter().rev().enumerate() {
+            let upsamples = index + 1 < config.channels.len();
+            let block = section.at("up_blocks").at(index);
+            up_blocks.push(UpDecoderBlock::load(&block, config, (input, channels), upsamples)?);
+            input = channels;
+        }
+        Ok(Self {
+            conv_in: Conv2d::load(&section.at("conv_in"), config.latent_channels, last, 3)?,
+            mid_block: MidBlock::load(&section.at("mid_block"), config, last)?,
+            up_blocks,
+            conv_norm_out: GroupNorm::load(&section.at("conv_norm_out"), first, resnet.groups, resnet.eps)?,
+            conv_out: Conv2d::load(&section.at("conv_out"), first, config.out_channels, 3)?,
+        })
+    }
+
+    fn forward(&self, z: &Tensor) -> Tensor {
+        let x = self.mid_block.forward(&self.conv_in.forward(z));
+        let x = self.up_blocks.iter().fold(x, |x, block| block.forward(&x));
+        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+    }
+}

@@ -1,0 +1,13 @@
+//! Model code against what diffusers computes; see `goldens/README.md`.
+//! Every test prints the largest difference that it found: `cargo test --features torch --test parity -- --nocapture`.
+
+#![cfg(feature = "torch")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on shall panic, outside of #[test] functions too")]
+
+mod checkpoint;
+mod golden;
+mod parts;
+mod precision;
+mod refusals;
+mod runs;
+mod schedules;
