@@ -1,0 +1,84 @@
+//! The data plane: OpenAI's Images API for clients, drawn by whichever pod is best, whatever happens to pods meanwhile.
+//! Reads the routing table and calls pods; writes nothing, knows no controller and no Kubernetes.
+//!
+//! One request goes admit → queue → route → proxy, a file each, in the order that `generations` gives them.
+//!
+//! Memory is bounded by flags. A connection holds at most 64 KiB of buffers and one request; a request is at most 1 MiB
+//! while it is read, and what is kept of it until it is answered is about as long as its prompts. Answers are held whole
+//! until their last byte is sent, because a half-sent one could not be drawn again elsewhere; together they take at most
+//! `--response-memory-mib`, or one answer if that is larger. So at most
+//! `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib`, and that only if every client sends the largest request.
+
+mod admit;
+mod args;
+mod body;
+mod generations;
+mod http;
+mod metrics;
+mod names;
+mod observe;
+mod proxy;
+mod queue;
+mod render;
+mod route;
+mod server;
+mod stall;
+mod tries;
+
+use std::sync::Arc;
+
+pub use args::GatewayArgs;
+pub use metrics::GatewayMetrics;
+pub use server::serve;
+
+use crate::pod_client::PodClient;
+use crate::routing_table::{RoutingTable, RoutingTables};
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    args: GatewayArgs,
+    client: PodClient,
+    tables: RoutingTables,
+    metrics: GatewayMetrics,
+    queue: queue::Queue,
+    memory: proxy::Memory,
+}
+
+impl Gateway {
+    /// `client` has the gateway's own identity; `metrics` are registered by the caller.
+    pub fn new(args: GatewayArgs, client: PodClient, tables: RoutingTables, metrics: GatewayMetrics) -> Self {
+        let queue = queue::Queue::new(tables.clone(), args.max_waiting, metrics.waiting.clone());
+        let memory = proxy::Memory::new(args.response_memory_mib);
+        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory }) }
+    }
+
+    fn args(&self) -> &GatewayArgs {
+        &self.shared.args
+    }
+
+    fn client(&self) -> &PodClient {
+        &self.shared.client
+    }
+
+    fn table(&self) -> Arc<RoutingTable> {
+        Arc::clone(&self.shared.tables.borrow())
+    }
+
+    fn metrics(&self) -> &GatewayMetrics {
+        &self.shared.metrics
+    }
+
+    fn queue(&self) -> &queue::Queue {
+        &self.shared.queue
+    }
+
+    fn memory(&self) -> &proxy::Memory {
+        &self.shared.memory
+    }
+}

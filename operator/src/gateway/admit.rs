@@ -1,0 +1,89 @@
+//! Turns what a client sent into a job that some pod can do, or says why not, before anything is queued.
+//! Knows the request and the models; does not know pods.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use easel_api::error::ApiError;
+use easel_api::images::GenerationRequest;
+use easel_planner::ModelId;
+use tokio::time::Instant;
+
+use crate::gateway::names;
+use crate::routing_table::{RoutingTable, ServedModel};
+
+pub(super) const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
+
+/// Seconds after which asking for a parked model again is worth while: somebody has to change its spec first.
+const PARKED_RETRY: u64 = 60;
+
+/// JSON around the pictures, and the response's other fields.
+const RESPONSE_OVERHEAD: u64 = 1 << 20;
+/// A PNG of RGBA that does not compress has 4 bytes a pixel and a filter byte a row; base64 adds a third.
+const RESPONSE_BYTES_PER_PIXEL: u64 = 6;
+
+/// One admitted request. Sent as often as needed, and always the same: the seed is fixed here.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    pub(super) model: ModelId,
+    pub(super) digest: String,
+    pub(super) pictures: u32,
+    pub(super) steps: u32,
+    /// JSON for the pod.
+    pub(super) body: Bytes,
+    pub(super) max_response: u64,
+    pub(super) deadline: Instant,
+}
+
+/// When the request must be answered.
+pub(super) fn deadline(headers: &HeaderMap, arrived: Instant, longest: Duration) -> Result<Instant, ApiError> {
+    let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(arrived + longest) };
+    let millis = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|millis| *millis > 0);
+    let refused = || {
+        let message = format!("{DEADLINE_HEADER} must be a whole number of milliseconds, at least 1");
+        ApiError::invalid(DEADLINE_HEADER, "invalid_value", message)
+    };
+    Ok(arrived + Duration::from_millis(millis.ok_or_else(refused)?).min(longest))
+}
+
+/// `request` has passed its own `check`.
+pub(super) fn admit(table: &RoutingTable, mut request: GenerationRequest, deadline: Instant) -> Result<Job, ApiError> {
+    let (id, model) = names::resolve(table, request.model.as_deref())?;
+    still_served(model)?;
+    let generation = request.resolve(&model.defaults, &model.limits)?;
+    request.model = Some(names::full_name(model));
+    // 32 bits: what every client reads back exactly, JavaScript's numbers included.
+    request.seed.get_or_insert_with(|| u64::from(rand::random::<u32>()));
+    // Whose request it is is no pod's business.
+    request.user = None;
+    let body =
+        serde_json::to_vec(&request).map_err(|_| ApiError::internal("failed to write the request for the pod"))?;
+    let pixels = generation.size.pixels().saturating_mul(u64::from(generation.n));
+    Ok(Job {
+        model: id.clone(),
+        digest: model.digest.clone(),
+        pictures: generation.n,
+        steps: generation.steps,
+        body: body.into(),
+        max_response: pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD),
+        deadline,
+    })
+}
+
+/// Is asked again while a request waits: its model may be parked or deleted meanwhile.
+pub(super) fn still_there(table: &RoutingTable, job: &Job) -> Result<(), ApiError> {
+    match table.models.get(&job.model) {
+        Some(model) => still_served(model),
+        None if table.complete => Err(ApiError::model_not_found(job.model.as_str())),
+        None => Ok(()),
+    }
+}
+
+fn still_served(model: &ServedModel) -> Result<(), ApiError> {
+    if model.parked {
+        let message = format!("the model '{}' is parked: its ImageModel's replicas.min is 0", names::full_name(model));
+        return Err(ApiError::unavailable("model_parked", message, PARKED_RETRY));
+    }
+    Ok(())
+}

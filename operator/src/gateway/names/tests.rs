@@ -1,0 +1,82 @@
+use super::*;
+use easel_api::ImageSize;
+use easel_api::engine::{ModelDefaults, ModelLimits};
+use easel_api::images::SamplerKind;
+use proptest::prelude::*;
+
+fn served(namespace: &str, name: &str) -> (ModelId, ServedModel) {
+    let size = ImageSize::new(64, 64).unwrap();
+    let model = ServedModel {
+        namespace: namespace.into(),
+        name: name.into(),
+        created: 1,
+        digest: "sha256:0".into(),
+        defaults: ModelDefaults { steps: 4, guidance_scale: 1.0, size, sampler: SamplerKind::Ddim },
+        limits: ModelLimits { max_steps: 8, max_pixels: 4096, max_images: 1 },
+        parked: false,
+    };
+    (ModelId::new(format!("{namespace}/{name}")), model)
+}
+
+fn table(models: &[(&str, &str)]) -> RoutingTable {
+    let models = models.iter().map(|(namespace, name)| served(namespace, name)).collect();
+    RoutingTable { complete: true, models, ..RoutingTable::default() }
+}
+
+fn found(table: &RoutingTable, wanted: Option<&str>) -> Result<String, String> {
+    let code = |error: ApiError| error.code.unwrap_or_default();
+    resolve(table, wanted).map(|(id, _)| id.to_string()).map_err(code)
+}
+
+#[test]
+fn a_name_without_namespace_is_enough_only_where_one_namespace_has_it() {
+    let table = table(&[("a", "sdxl"), ("b", "sdxl"), ("b", "flux")]);
+    assert_eq!(found(&table, Some("flux")), Ok("b/flux".into()));
+    assert_eq!(found(&table, Some("a/sdxl")), Ok("a/sdxl".into()));
+    assert_eq!(found(&table, Some("sdxl")), Err("ambiguous_model".into()));
+    assert_eq!(found(&table, Some("a/flux")), Err("model_not_found".into()));
+    let message = resolve(&table, Some("sdxl")).unwrap_err().message;
+    assert!(message.contains("a/sdxl, b/sdxl"), "{message}");
+}
+
+#[test]
+fn a_request_without_model_gets_the_only_one() {
+    assert_eq!(found(&table(&[("a", "m")]), None), Ok("a/m".into()));
+    assert_eq!(found(&table(&[]), None), Err("missing_model".into()));
+    let message = resolve(&table(&[("a", "m"), ("b", "m"), ("b", "n")]), None).unwrap_err().message;
+    assert!(message.contains("a/m, b/m, n"), "{message}");
+}
+
+#[test]
+fn nothing_is_called_unknown_before_the_table_is_complete() {
+    let table = RoutingTable { complete: false, ..table(&[]) };
+    assert_eq!(found(&table, Some("m")), Err("starting".into()));
+}
+
+proptest! {
+    /// Few letters, so that names collide across namespaces.
+    #[test]
+    fn every_model_is_reached_by_its_listed_and_its_full_name_and_by_no_others(
+        pairs in proptest::collection::btree_set(("[ab]{1,2}", "[mn]{1,2}"), 0..12),
+        stranger in "[abmn/]{0,6}",
+    ) {
+        let pairs: Vec<(&str, &str)> = pairs.iter().map(|(namespace, name)| (&**namespace, &**name)).collect();
+        let table = table(&pairs);
+        let listed = all(&table).data;
+        prop_assert_eq!(listed.len(), pairs.len());
+        for ((id, model), listed) in table.models.iter().zip(&listed) {
+            prop_assert_eq!(found(&table, Some(&listed.id)), Ok(id.to_string()));
+            prop_assert_eq!(found(&table, Some(&full_name(model))), Ok(id.to_string()));
+            prop_assert_eq!(&one(&table, id.as_str()).unwrap(), listed);
+        }
+        let expected: Vec<_> = pairs.iter().filter(|(namespace, name)| {
+            stranger == *name || stranger == format!("{namespace}/{name}")
+        }).collect();
+        prop_assert_eq!(found(&table, Some(&stranger)).is_ok(), expected.len() == 1);
+    }
+
+    #[test]
+    fn no_name_makes_the_lookup_panic(wanted in ".{0,200}") {
+        prop_assert!(resolve(&table(&[("a", "m")]), Some(&wanted)).is_err() || wanted == "m" || wanted == "a/m");
+    }
+}

@@ -1,0 +1,183 @@
+//! Asks one pod once: sends the job, reads the whole answer, says what came of it.
+//! Knows HTTP and the pod's answers; does not choose pods and does not ask again.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use easel_api::error::{ApiError, ErrorEnvelope, ErrorKind};
+use easel_api::images::GENERATIONS_PATH;
+use reqwest::Response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::admit::{DEADLINE_HEADER, Job};
+use crate::gateway::tries::Fault;
+use crate::pod_client::PodClient;
+use crate::routing_table::Pod;
+
+pub(super) const REQUEST_ID_HEADER: &str = "x-request-id";
+
+/// An envelope with a sentence in it.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// Pictures, whole. They count against the gateway's memory until their last byte is on the wire.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    pub(super) body: Bytes,
+    pub(super) upstream: Duration,
+    pub(super) server_timing: Option<HeaderValue>,
+}
+
+/// The memory for answers on their way to clients.
+#[derive(Clone, Debug)]
+pub(super) struct Memory {
+    kib: Arc<Semaphore>,
+    total_kib: u32,
+}
+
+/// Bytes that give their memory back when they are dropped.
+struct Counted {
+    bytes: Vec<u8>,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Memory {
+    pub(super) fn new(mib: u32) -> Self {
+        let total_kib = mib.saturating_mul(1024);
+        Self { kib: Arc::new(Semaphore::new(total_kib as usize)), total_kib }
+    }
+
+    /// Taken whole before the first byte is read, so that two half-read answers never wait for one another.
+    async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.total_kib);
+        let taken = Arc::clone(&self.kib).acquire_many_owned(kib).await;
+        taken.expect("the semaphore is never closed")
+    }
+}
+
+pub(super) async fn ask(
+    client: &PodClient,
+    memory: &Memory,
+    pod: &Pod,
+    job: &Job,
+    request_id: &str,
+) -> Result<Drawn, Fault> {
+    let sent = Instant::now();
+    let asked = async {
+        let left = job.deadline.saturating_duration_since(sent).as_millis();
+        let request = client
+            .request(Method::POST, pod, GENERATIONS_PATH)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(DEADLINE_HEADER, left.to_string())
+            .header(REQUEST_ID_HEADER, request_id)
+            .body(job.body.clone());
+        let response = request.send().await.map_err(|error| broken(&error))?;
+        match response.status() {
+            StatusCode::OK => read(memory, response, job.max_response).await,
+            status => Err(refused(status, response).await),
+        }
+    };
+    let (body, server_timing) = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
+    Ok(Drawn { body, upstream: sent.elapsed(), server_timing })
+}
+
+async fn read(memory: &Memory, response: Response, limit: u64) -> Result<(Bytes, Option<HeaderValue>), Fault> {
+    let server_timing = response.headers().get("server-timing").cloned();
+    let permit = memory.take(response.content_length().unwrap_or(limit).min(limit)).await;
+    let bytes = bounded(response, limit).await?;
+    Ok((Bytes::from_owner(Counted { bytes, _memory: permit }), server_timing))
+}
+
+async fn bounded(mut response: Response, limit: u64) -> Result<Vec<u8>, Fault> {
+    let too_long = || Fault::Failed(format!("the pod's answer is longer than {limit} bytes"));
+    let length = response.content_length().unwrap_or(0);
+    if length > limit {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
+        if (bytes.len() + chunk.len()) as u64 > limit {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// What a status other than 200 means for the request.
+async fn refused(status: StatusCode, response: Response) -> Fault {
+    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let envelope = match bounded(response, MAX_ERROR_BODY).await {
+        Ok(bytes) => serde_json::from_slice::<ErrorEnvelope>(&bytes).ok(),
+        Err(fault) => return fault,
+    };
+    let code = envelope.as_ref().and_then(|envelope| envelope.error.code.as_deref()).unwrap_or_default();
+    match (status.as_u16(), code) {
+        (503, "draining") => Fault::Draining,
+        (429 | 503, _) => Fault::Busy,
+        (404, "model_not_resident" | "model_not_found") => Fault::NotResident,
+        (504, _) => Fault::Late,
+        (400 | 413 | 415 | 422, _) => match envelope {
+            Some(envelope) => Fault::Refused(pass_on(status, envelope, retry_after)),
+            None => Fault::Failed(format!("the pod answered {status} without a reason")),
+        },
+        // 403 is about the gateway's own certificate, and so no fault of the client's.
+        _ => Fault::Failed(match envelope {
+            Some(envelope) => format!("the pod answered {status}: {}", envelope.error.message),
+            None => format!("the pod answered {status}"),
+        }),
+    }
+}
+
+fn pass_on(status: StatusCode, envelope: ErrorEnvelope, retry_after: Option<u64>) -> ApiError {
+    let error = envelope.error;
+    let kind = ErrorKind::InvalidRequest;
+    ApiError {
+        status: status.as_u16(),
+        kind,
+        message: error.message,
+        param: error.param,
+        code: error.code,
+        retry_after,
+    }
+}
+
+/// A connection that did not come about, or that broke.
+fn broken(error: &reqwest::Error) -> Fault {
+    let cause = chain(error);
+    // With TLS 1.3 a pod's refusal of our certificate comes only after the request was sent.
+    if error.is_connect() || error.is_builder() || is_tls(error) {
+        Fault::Unreachable(cause)
+    } else {
+        Fault::Lost(cause)
+    }
+}
+
+fn is_tls(error: &reqwest::Error) -> bool {
+    causes(error).any(|cause| {
+        let inner = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) || cause.is::<rustls::Error>()
+    })
+}
+
+/// Without the URL: a pod's address is no client's business.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = String::from("the connection to the pod failed");
+    if let Some(last) = causes(error).last() {
+        let _ = write!(text, ": {last}");
+    }
+    text
+}
+
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(error), |cause| cause.source())
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}

@@ -1,0 +1,174 @@
+//! A pod that answers as its script says, and draws when the script is at its end.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use easel_api::error::ApiError;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::stage::soon;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Act {
+    Draw,
+    /// Draws when [`FakePod::release`] is called.
+    Hold,
+    Say(ApiError),
+    /// 200 with this many bytes.
+    Write(usize),
+    /// Breaks the connection after the request, as a killed process does.
+    Die,
+    /// Breaks it in the middle of the answer.
+    DieMidAnswer,
+}
+
+#[derive(Clone)]
+pub(crate) struct Call {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+}
+
+/// Ends, as if it were killed, when the last handle is dropped.
+#[derive(Clone)]
+pub(crate) struct FakePod {
+    pub(crate) port: u16,
+    script: Arc<Mutex<VecDeque<Act>>>,
+    calls: Arc<watch::Sender<Vec<Call>>>,
+    hung_up: Arc<watch::Sender<usize>>,
+    released: Arc<Semaphore>,
+    _running: Arc<DropGuard>,
+}
+
+#[derive(Clone)]
+struct Connection(CancellationToken);
+
+/// Counts up if its request is dropped before it is answered.
+struct Unanswered(Option<Arc<watch::Sender<usize>>>);
+
+impl FakePod {
+    pub(crate) async fn start(tls: Arc<ServerConfig>, script: impl IntoIterator<Item = Act>) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let running = CancellationToken::new();
+        let pod = Self {
+            port: listener.local_addr().unwrap().port(),
+            script: Arc::new(Mutex::new(script.into_iter().collect())),
+            calls: Arc::new(watch::Sender::new(Vec::new())),
+            hung_up: Arc::new(watch::Sender::new(0)),
+            released: Arc::new(Semaphore::new(0)),
+            _running: Arc::new(running.clone().drop_guard()),
+        };
+        let state = Inner {
+            script: pod.script.clone(),
+            calls: pod.calls.clone(),
+            hung_up: pod.hung_up.clone(),
+            released: pod.released.clone(),
+        };
+        tokio::spawn(running.run_until_cancelled_owned(accept(listener, TlsAcceptor::from(tls), state)));
+        pod
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.borrow().clone()
+    }
+
+    /// Until it has been asked so often.
+    pub(crate) async fn called(&self, times: usize) -> Vec<Call> {
+        let mut calls = self.calls.subscribe();
+        soon(async { calls.wait_for(|calls| calls.len() >= times).await.unwrap().clone() }).await
+    }
+
+    pub(crate) async fn hung_up(&self, times: usize) {
+        let mut hung_up = self.hung_up.subscribe();
+        soon(async { drop(hung_up.wait_for(|count| *count >= times).await.unwrap()) }).await;
+    }
+
+    pub(crate) fn release(&self) {
+        self.released.add_permits(1);
+    }
+}
+
+/// Without the guard, so that the pod ends with its last handle.
+#[derive(Clone)]
+struct Inner {
+    script: Arc<Mutex<VecDeque<Act>>>,
+    calls: Arc<watch::Sender<Vec<Call>>>,
+    hung_up: Arc<watch::Sender<usize>>,
+    released: Arc<Semaphore>,
+}
+
+async fn accept(listener: TcpListener, tls: TlsAcceptor, state: Inner) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(serve(stream, tls.clone(), state.clone()));
+    }
+}
+
+async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Inner) {
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let cut = CancellationToken::new();
+    let router = Router::new().fallback(act).layer(Extension(Connection(cut.clone()))).with_state(state);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let _ = cut.run_until_cancelled(connection).await;
+}
+
+async fn act(
+    State(state): State<Inner>,
+    Extension(connection): Extension<Connection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let mut unanswered = Unanswered(Some(state.hung_up.clone()));
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let act = state.script.lock().unwrap().pop_front().unwrap_or(Act::Draw);
+    state.calls.send_modify(|calls| calls.push(Call { headers, body: body.clone() }));
+    let response = match act {
+        Act::Draw => draw(&body),
+        Act::Hold => {
+            state.released.acquire().await.unwrap().forget();
+            draw(&body)
+        }
+        Act::Say(error) => {
+            let status = StatusCode::from_u16(error.status).unwrap();
+            (status, axum::Json(error.envelope())).into_response()
+        }
+        Act::Write(bytes) => vec![b'x'; bytes].into_response(),
+        Act::Die => {
+            connection.0.cancel();
+            std::future::pending().await
+        }
+        Act::DieMidAnswer => {
+            let broken = [Ok("{\"created\":"), Err(std::io::Error::other("killed"))];
+            Response::new(Body::from_stream(futures::stream::iter(broken)))
+        }
+    };
+    unanswered.0 = None;
+    response
+}
+
+fn draw(request: &Value) -> Response {
+    let picture = json!({"b64_json": "iVBORw0KGgo=", "seed": request["seed"]});
+    let body = json!({"created": 1, "data": [picture], "background": "opaque", "output_format": "png", "size": "64x64",
+        "quality": "auto", "usage": {"total_tokens": 0, "input_tokens": 0, "output_tokens": 0,
+        "input_tokens_details": {"text_tokens": 0, "image_tokens": 0}}});
+    ([("server-timing", "steps;dur=7")], axum::Json(body)).into_response()
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(hung_up) = self.0.take() {
+            hung_up.send_modify(|count| *count += 1);
+        }
+    }
+}

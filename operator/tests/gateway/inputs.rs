@@ -1,0 +1,132 @@
+//! What a client gets wrong is told in OpenAI's envelope, and costs no pod anything.
+
+use futures::stream;
+use reqwest::header;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::stage::{Stage, error_of, prompt, soon};
+
+const PATH: &str = "/v1/images/generations";
+
+#[tokio::test]
+async fn bad_fields_are_refused_with_their_name_and_no_pod_is_asked() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let table = [
+        (json!({"size": "63x64"}), 400, "size", "invalid_value"),
+        (json!({"size": "128x128"}), 400, "size", "invalid_value"),
+        (json!({"n": 0}), 400, "n", "invalid_value"),
+        (json!({"n": 5}), 400, "n", "invalid_value"),
+        (json!({"n": "two"}), 400, "n", "invalid_type"),
+        (json!({"steps": 9}), 400, "steps", "invalid_value"),
+        (json!({"prompt": "x".repeat(40_000)}), 400, "prompt", "prompt_too_long"),
+        (json!({"prompt": " "}), 400, "prompt", "empty_prompt"),
+        (json!({"colour": "red"}), 400, "colour", "unknown_parameter"),
+        (json!({"stream": true}), 400, "stream", "unsupported_value"),
+        (json!({"model": "sdxl"}), 404, "model", "model_not_found"),
+        (json!({"model": "other/tiny"}), 404, "model", "model_not_found"),
+    ];
+    for (fields, status, param, code) in table {
+        let mut body = prompt();
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let (found, error) = error_of(stage.draw(&body).send().await.unwrap()).await;
+        assert_eq!(
+            (found, error["param"].as_str(), error["code"].as_str()),
+            (status, Some(param), Some(code)),
+            "{fields}"
+        );
+    }
+    assert!(pod.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_refused() {
+    let stage = Stage::new(&[]).await;
+    for body in ["", "{", "[]", "null", "{\"prompt\": \"a\"} x", "\u{0}"] {
+        let request = stage.post(PATH).header(header::CONTENT_TYPE, "application/json").body(body);
+        let (status, error) = error_of(request.send().await.unwrap()).await;
+        assert_eq!((status, &error["type"]), (400, &json!("invalid_request_error")), "{body}");
+    }
+    for kind in ["text/plain", "multipart/form-data; boundary=x", "application/jsonx", ""] {
+        let request = stage.post(PATH).header(header::CONTENT_TYPE, kind).body(prompt().to_string());
+        let (status, error) = error_of(request.send().await.unwrap()).await;
+        assert_eq!((status, error["code"].as_str()), (415, Some("unsupported_media_type")), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_content_type_may_have_parameters_and_any_case() {
+    let stage = Stage::new(&[]).await;
+    let _pod = stage.add_pod("a", []).await;
+    let request = stage.post(PATH).header(header::CONTENT_TYPE, "Application/JSON; charset=utf-8");
+    assert_eq!(request.body(prompt().to_string()).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_100_megabytes_before_it_looks_gets_its_413() {
+    let stage = Stage::new(&[]).await;
+    let megabyte = || axum::body::Bytes::from(vec![b' '; 1 << 20]);
+    let chunked = reqwest::Body::wrap_stream(stream::iter((0..100).map(move |_| Ok::<_, std::io::Error>(megabyte()))));
+    let counted = reqwest::Body::from(vec![b' '; 100 << 20]);
+    for body in [chunked, counted] {
+        let request = stage.post(PATH).header(header::CONTENT_TYPE, "application/json").body(body);
+        let (status, error) = error_of(soon(request.send()).await.unwrap()).await;
+        assert_eq!((status, error["code"].as_str()), (413, Some("body_too_large")));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_before_it_sends_is_told_at_once() {
+    let stage = Stage::new(&[]).await;
+    let head = "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+        content-length: 104857600\r\nexpect: 100-continue\r\n\r\n";
+    let mut stream = TcpStream::connect(stage.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(answer.contains("body_too_large"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_deadline_must_be_a_number_of_milliseconds() {
+    let stage = Stage::new(&[]).await;
+    for value in ["0", "-1", "soon", "1.5", ""] {
+        let request = stage.draw(&prompt()).header("x-easel-deadline-ms", value);
+        let (status, error) = error_of(request.send().await.unwrap()).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some("x-easel-deadline-ms")), "{value}");
+    }
+}
+
+#[tokio::test]
+async fn an_unclear_model_is_refused_with_the_names_to_choose_from() {
+    let stage = Stage::new(&[]).await;
+    stage.add_model("team", "tiny");
+    let message = |body: Value| {
+        let request = stage.draw(&body);
+        async { error_of(request.send().await.unwrap()).await }
+    };
+    for body in [prompt(), json!({"prompt": "a"})] {
+        let (status, error) = message(body).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some("model")));
+        assert!(error["message"].as_str().unwrap().contains("demo/tiny, team/tiny"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_parked_model_and_an_incomplete_table_are_said_to_be_so() {
+    let stage = Stage::new(&[]).await;
+    stage.edit(|table| table.models.values_mut().for_each(|model| model.parked = true));
+    let response = stage.draw(&prompt()).send().await.unwrap();
+    assert!(response.headers().contains_key(header::RETRY_AFTER));
+    let (status, error) = error_of(response).await;
+    assert_eq!((status, error["code"].as_str()), (503, Some("model_parked")));
+
+    stage.edit(|table| table.complete = false);
+    for request in [stage.draw(&prompt()), stage.get("/v1/models"), stage.get("/v1/models/tiny")] {
+        let (status, error) = error_of(request.send().await.unwrap()).await;
+        assert_eq!((status, error["code"].as_str()), (503, Some("starting")));
+    }
+}
