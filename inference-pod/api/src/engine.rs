@@ -92,6 +92,8 @@ pub struct ModelLimits {
 pub struct Report {
     /// The newest residency accepted; default when none was.
     pub generation: Generation,
+    /// In the order of the residency. While a digest is swapped its model is here twice: first the former checkpoint,
+    /// which draws, then the desired one.
     pub models: Vec<ModelReport>,
     pub waiting: u32,
     pub running: u32,
