@@ -84,7 +84,7 @@ pub struct Checkpoint {
     /// Where it is: `file:///models/NAME` in the inference image, or `pvc://CLAIM/FOLDER`.
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
-    /// SHA-256 of the folder's `sha256sum` listing; `easel-inference digest FOLDER` prints it.
+    /// SHA-256 of the folder's `sha256sum` listing, as the README's line for the shell prints it.
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hexadecimal digits in lower case"))]
     #[schemars(length(max = 71))]
     pub digest: String,
