@@ -23,7 +23,7 @@ pub(super) async fn read_json(headers: &HeaderMap, body: Body, limit: u64) -> Re
         discard(headers, body).await;
         return Err(refusal);
     }
-    match timeout(READ_TIMEOUT, collect(headers, body, limit)).await {
+    match timeout(READ_TIMEOUT, collect(body, limit)).await {
         Ok(read) => read,
         Err(_) => Err(too_slow()),
     }
@@ -40,14 +40,14 @@ fn check_head(headers: &HeaderMap, limit: u64) -> Result<(), ApiError> {
     if length.is_some_and(|length| length > limit) { Err(ApiError::too_large(limit)) } else { Ok(()) }
 }
 
-async fn collect(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Bytes, ApiError> {
+async fn collect(mut body: Body, limit: u64) -> Result<Bytes, ApiError> {
     let mut read = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| ApiError::malformed(format!("failed to read the body: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if read.len() as u64 + data.len() as u64 > limit {
             drop(read);
-            discard(headers, body).await;
+            drain(body).await;
             return Err(ApiError::too_large(limit));
         }
         read.extend_from_slice(&data);
@@ -56,10 +56,13 @@ async fn collect(headers: &HeaderMap, mut body: Body, limit: u64) -> Result<Byte
 }
 
 /// Reads what the client still sends. One that waits for "100 Continue" has sent nothing and shall not begin.
-pub(super) async fn discard(headers: &HeaderMap, mut body: Body) {
-    if headers.contains_key(header::EXPECT) {
-        return;
+pub(super) async fn discard(headers: &HeaderMap, body: Body) {
+    if !headers.contains_key(header::EXPECT) {
+        drain(body).await;
     }
+}
+
+async fn drain(mut body: Body) {
     let read = async {
         let mut discarded = 0;
         while let Some(Ok(frame)) = body.frame().await {

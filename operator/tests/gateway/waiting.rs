@@ -78,16 +78,16 @@ async fn more_than_may_wait_are_answered_429() {
 #[tokio::test]
 async fn one_that_lost_its_pod_may_wait_even_when_no_more_may() {
     let stage = Stage::new(&["--max-waiting", "1"]).await;
-    let pod = stage.add_pod("a", [Act::Hold, Act::Die]).await;
-    stage.edit_endpoint("a", |endpoint| endpoint.queue_limit = 2);
-    let (held, lost) = (stage.begin(&prompt()), stage.begin(&prompt()));
-    pod.called(2).await;
+    stage.add_model("demo", "unplaced");
+    let waiting = stage.begin(&json!({"model": "unplaced", "prompt": "a"}));
     stage.metric("easel_gateway_waiting", 1).await;
-    stage.edit_endpoint("a", |endpoint| endpoint.queued = 2);
-    let other = stage.add_pod("b", []).await;
-    assert_eq!(other.called(1).await.len(), 1);
-    pod.release();
-    assert_eq!((held.await.unwrap().status().as_u16(), lost.await.unwrap().status().as_u16()), (200, 200));
+    let _dying = stage.add_pod("a", [Act::Die]).await;
+    let lost = stage.begin(&prompt());
+    stage.metric("easel_gateway_waiting", 2).await;
+    let _other = stage.add_pod("b", []).await;
+    assert_eq!(lost.await.unwrap().status(), 200);
+    waiting.abort();
+    stage.metric("easel_gateway_waiting", 0).await;
 }
 
 #[tokio::test]
