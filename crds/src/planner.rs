@@ -1,0 +1,190 @@
+//! Turns the kinds that users write into the values that the planner reads; operator and plugin share it.
+//! Parses and refuses what one object alone can get wrong; knows no fleet.
+
+use easel_planner::snapshot::{self, Capacity, Model, Pool};
+use easel_planner::units::{Bytes, MicroUsdPerHour, PriceError};
+use easel_planner::{ModelId, PoolName};
+
+use crate::{
+    CapacityType, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price, QuantityError, Slo,
+};
+
+/// What is wrong with one object by itself. The CRD's schema refuses most of it; what an older schema let through, or
+/// what a schema can't say, comes out here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    #[error("the object has no {0}")]
+    Unnamed(&'static str),
+    #[error("{field}: {source}")]
+    Quantity { field: &'static str, source: QuantityError },
+    #[error("{field} must be more than 0")]
+    Zero { field: &'static str },
+    #[error("{field}: {source}")]
+    Price { field: &'static str, source: PriceError },
+    #[error("spec.slo of class '{class}': latency must be more than 0, such as 800ms or 5s")]
+    Latency { class: String },
+}
+
+/// The pool's name in the planner.
+pub fn pool_name(pool: &GpuPool) -> Result<PoolName, Invalid> {
+    pool.metadata.name.as_deref().map(PoolName::new).ok_or(Invalid::Unnamed("name"))
+}
+
+/// The model's `namespace/name` in the planner.
+pub fn model_id(model: &ImageModel) -> Result<ModelId, Invalid> {
+    let namespace = model.metadata.namespace.as_deref().ok_or(Invalid::Unnamed("namespace"))?;
+    let name = model.metadata.name.as_deref().ok_or(Invalid::Unnamed("name"))?;
+    Ok(ModelId::new(format!("{namespace}/{name}")))
+}
+
+impl TryFrom<&GpuPool> for Pool {
+    type Error = Invalid;
+
+    fn try_from(pool: &GpuPool) -> Result<Self, Invalid> {
+        let GpuPoolSpec {
+            devices: _,
+            devices_per_replica: _,
+            memory,
+            cpu,
+            price: Price { usd_per_hour },
+            capacity_type,
+            limits: PoolLimits { replicas, usd_per_hour: max_usd_per_hour },
+            precision: _,
+            node_selector: _,
+            tolerations: _,
+            image: _,
+        } = &pool.spec;
+        // The planner does not count cores, but a pool whose pods can't be made is no pool.
+        positive("spec.cpu", cpu)?;
+        let max_cost = max_usd_per_hour.as_deref().map(|text| price("spec.limits.usdPerHour", text));
+        Ok(Self {
+            price: price("spec.price.usdPerHour", usd_per_hour)?,
+            capacity: match capacity_type {
+                CapacityType::OnDemand => Capacity::OnDemand,
+                CapacityType::Spot => Capacity::Spot,
+            },
+            memory: Bytes(positive("spec.memory", memory)?),
+            max_replicas: *replicas,
+            max_cost: max_cost.transpose()?,
+            leaving: pool.metadata.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+impl TryFrom<&ImageModel> for Model {
+    type Error = Invalid;
+
+    fn try_from(model: &ImageModel) -> Result<Self, Invalid> {
+        let ImageModelSpec { checkpoint, memory, defaults, limits: _, placement, pools, replicas, slo } = &model.spec;
+        Ok(Self {
+            digest: checkpoint.digest.clone(),
+            memory: Bytes(positive("spec.memory", memory)?),
+            placement: match placement {
+                Placement::Shared => snapshot::Placement::Shared,
+                Placement::Dedicated => snapshot::Placement::Dedicated,
+            },
+            pools: pools.iter().map(PoolName::new).collect(),
+            min_replicas: replicas.min,
+            default_steps: defaults.steps,
+            slos: slo.iter().map(promise).collect::<Result<_, _>>()?,
+            leaving: model.metadata.deletion_timestamp.is_some(),
+        })
+    }
+}
+
+fn positive(field: &'static str, quantity: &crate::Quantity) -> Result<u64, Invalid> {
+    match quantity.value() {
+        Ok(0) => Err(Invalid::Zero { field }),
+        Ok(value) => Ok(value),
+        Err(source) => Err(Invalid::Quantity { field, source }),
+    }
+}
+
+fn price(field: &'static str, text: &str) -> Result<MicroUsdPerHour, Invalid> {
+    MicroUsdPerHour::from_dollars(text).map_err(|source| Invalid::Price { field, source })
+}
+
+fn promise(slo: &Slo) -> Result<snapshot::Slo, Invalid> {
+    let Slo { class, latency, percentile: _ } = slo;
+    let refused = || Invalid::Latency { class: class.clone() };
+    let latency = std::time::Duration::try_from(*latency).map_err(|_| refused())?;
+    if latency.is_zero() {
+        return Err(refused());
+    }
+    Ok(snapshot::Slo { class: class.clone(), latency })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pool(spec: Value) -> GpuPool {
+        let mut full = json!({"devices": "cpu", "memory": "2Gi", "cpu": "500m", "price": {"usdPerHour": "0.04"},
+            "limits": {"replicas": 3, "usdPerHour": "0.10"}});
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({"apiVersion": "easel.dev/v1alpha1", "kind": "GpuPool",
+            "metadata": {"name": "cpu"}, "spec": full}))
+        .unwrap()
+    }
+
+    fn model(spec: Value) -> ImageModel {
+        let mut full = json!({"checkpoint": {"uri": "file:///models/emoji", "digest": "sha256:0"}, "memory": "1.5Gi"});
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        serde_json::from_value(json!({"apiVersion": "easel.dev/v1alpha1", "kind": "ImageModel",
+            "metadata": {"name": "emoji", "namespace": "art"}, "spec": full}))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_pool_becomes_the_planners_pool() {
+        let expected = Pool {
+            price: MicroUsdPerHour::new(40_000),
+            capacity: Capacity::Spot,
+            memory: Bytes(2 << 30),
+            max_replicas: 3,
+            max_cost: Some(MicroUsdPerHour::new(100_000)),
+            leaving: false,
+        };
+        assert_eq!(Pool::try_from(&pool(json!({"capacityType": "Spot"}))), Ok(expected));
+    }
+
+    #[test]
+    fn a_model_becomes_the_planners_model() {
+        let written = model(json!({"placement": "Dedicated", "pools": ["a", "b"], "replicas": {"min": 2},
+            "slo": [{"class": "live", "latency": "1500ms"}]}));
+        let read = Model::try_from(&written).unwrap();
+        assert_eq!(model_id(&written), Ok(ModelId::new("art/emoji")));
+        assert_eq!((read.memory, read.min_replicas, read.default_steps), (Bytes(3 << 29), 2, 30));
+        assert_eq!(read.pools, [PoolName::new("a"), PoolName::new("b")]);
+        assert_eq!(read.slos, [snapshot::Slo { class: "live".into(), latency: Duration::from_millis(1500) }]);
+    }
+
+    #[test]
+    fn what_a_pool_can_get_wrong_alone_is_refused_with_the_field() {
+        for (spec, message) in [
+            (json!({"memory": "2GiB"}), "spec.memory: '2GiB' is not a quantity"),
+            (json!({"memory": "0"}), "spec.memory must be more than 0"),
+            (json!({"cpu": "0"}), "spec.cpu must be more than 0"),
+            (json!({"price": {"usdPerHour": "free"}}), "spec.price.usdPerHour: 'free' is not a price"),
+            (json!({"limits": {"replicas": 1, "usdPerHour": "-1"}}), "spec.limits.usdPerHour: '-1' is not a price"),
+        ] {
+            let error = Pool::try_from(&pool(spec)).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_model_can_get_wrong_alone_is_refused_with_the_field() {
+        for (spec, message) in [
+            (json!({"memory": "much"}), "spec.memory: 'much' is not a quantity"),
+            (json!({"slo": [{"class": "live", "latency": "0s"}]}), "spec.slo of class 'live': latency must be more"),
+        ] {
+            let error = Model::try_from(&model(spec)).unwrap_err().to_string();
+            assert!(error.starts_with(message), "{error}");
+        }
+    }
+}

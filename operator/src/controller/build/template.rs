@@ -1,0 +1,206 @@
+//! The pod template: one container that draws, as little allowed as it needs.
+//! Its digest is a label, so that a pod tells which template it was made from.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, PersistentVolumeClaimVolumeSource,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
+    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use sha2::{Digest, Sha256};
+
+use super::super::shape::Devices;
+use super::{METRICS_PORT, PROBES_PORT, Settings, Wanted, selector};
+use crate::index::ENGINE_PORT;
+use crate::names::{INFERENCE, LABEL_MODEL, LABEL_POOL, LABEL_TEMPLATE, Workload};
+use crate::wire::CLAIMS;
+
+const MIB: u64 = 1 << 20;
+/// As the image's user; any number but 0 would do.
+const USER: i64 = 65_532;
+const TLS_DIR: &str = "/etc/easel/tls";
+/// Seconds that requests have to finish: as long as a gateway waits for one by default.
+const DRAIN: u32 = 120;
+/// Seconds after the drain for streams and threads to end, before the kubelet kills.
+const AFTER_DRAIN: u32 = 15;
+/// Temporary files live in memory and count against the container's limit, so they have a bound of their own.
+const TMP: u64 = 64 * MIB;
+/// Beside the models, in main memory: libtorch and its code 250 MiB, thread stacks and allocator slack 100 MiB, HTTP
+/// bodies and finished pictures 98 MiB, and `TMP`.
+const OVERHEAD: u64 = 448 * MIB + TMP;
+/// CUDA's context and pinned buffers in main memory, on top of `OVERHEAD`.
+const DEVICE_OVERHEAD: u64 = 1536 * MIB;
+
+pub(super) fn template(wanted: &Wanted, settings: &Settings) -> PodTemplateSpec {
+    let spec = pod(wanted, settings);
+    let mut labels = wanted.workload.labels();
+    labels.insert(LABEL_POOL.into(), wanted.shape.pool.clone());
+    if let Workload::Dedicated { model, namespace: _ } = &wanted.workload {
+        labels.insert(LABEL_MODEL.into(), model.clone());
+    }
+    labels.insert(LABEL_TEMPLATE.into(), digest(&spec, &labels));
+    PodTemplateSpec { metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }), spec: Some(spec) }
+}
+
+/// 48 bits: templates of one Deployment are told apart, not secured.
+fn digest(spec: &PodSpec, labels: &BTreeMap<String, String>) -> String {
+    let json = serde_json::to_vec(&(spec, labels)).expect("a pod spec is JSON");
+    Sha256::digest(json).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn pod(wanted: &Wanted, settings: &Settings) -> PodSpec {
+    let shape = &wanted.shape;
+    PodSpec {
+        containers: vec![container(wanted, settings)],
+        volumes: Some(volumes(wanted)),
+        node_selector: (!shape.node_selector.is_empty()).then(|| shape.node_selector.clone()),
+        tolerations: (!shape.tolerations.is_empty()).then(|| shape.tolerations.clone()),
+        topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".into(),
+            when_unsatisfiable: "ScheduleAnyway".into(),
+            label_selector: Some(selector(wanted)),
+            ..TopologySpreadConstraint::default()
+        }]),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            // Group of the mounted Secret and claim, so that the user may read them.
+            fs_group: Some(USER),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..SeccompProfile::default() }),
+            ..PodSecurityContext::default()
+        }),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(i64::from(DRAIN + AFTER_DRAIN)),
+        ..PodSpec::default()
+    }
+}
+
+fn container(wanted: &Wanted, settings: &Settings) -> Container {
+    let port = |name: &str, port: u16| ContainerPort {
+        name: Some(name.into()),
+        container_port: port.into(),
+        protocol: Some("TCP".into()),
+        ..ContainerPort::default()
+    };
+    Container {
+        name: INFERENCE.into(),
+        image: Some(wanted.shape.image.clone().unwrap_or_else(|| settings.image.clone())),
+        image_pull_policy: Some(settings.pull_policy.clone()),
+        args: Some(args(wanted)),
+        ports: Some(vec![port("engine", ENGINE_PORT), port("probes", PROBES_PORT), port("metrics", METRICS_PORT)]),
+        resources: Some(resources(wanted)),
+        // Two minutes for a slow disk to bring libtorch in; then ten seconds of silence and six failures are the end.
+        startup_probe: Some(probe("/healthz", 1, 120)),
+        liveness_probe: Some(probe("/healthz", 10, 6)),
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(mounts(wanted)),
+        // The end of the log is the message of a container that died.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
+        ..Container::default()
+    }
+}
+
+/// What the pod's own defaults do not say.
+fn args(wanted: &Wanted) -> Vec<String> {
+    let shape = &wanted.shape;
+    vec![
+        format!("--dtype={}", shape.precision.as_str()),
+        format!("--threads={}", shape.cpu_milli.div_ceil(1000)),
+        format!("--memory-bytes={}", shape.memory),
+        format!("--drain-seconds={DRAIN}"),
+        format!("--tls-dir={TLS_DIR}"),
+    ]
+}
+
+/// Requests equal limits: a pod that needs what it did not ask for would be killed in the middle of a picture.
+fn resources(wanted: &Wanted) -> ResourceRequirements {
+    let shape = &wanted.shape;
+    let memory = match &shape.devices {
+        // Models are in main memory itself.
+        Devices::Cpu => shape.memory + OVERHEAD,
+        // Weights pass through main memory on their way to the device, file by file and mapped: half of the device's
+        // memory covers the largest file of a checkpoint that fills it, and the page cache can be taken back.
+        Devices::Extended { .. } => shape.memory / 2 + OVERHEAD + DEVICE_OVERHEAD,
+    };
+    let mut amounts: BTreeMap<String, Quantity> =
+        [("cpu".to_owned(), Quantity(cores(shape.cpu_milli))), ("memory".to_owned(), Quantity(bytes(memory)))].into();
+    if let Devices::Extended { resource, count } = &shape.devices {
+        amounts.insert(resource.clone(), Quantity(count.to_string()));
+    }
+    ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
+}
+
+/// In the form that the API server keeps, so that what is there compares equal.
+fn cores(milli: u64) -> String {
+    if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
+}
+
+fn bytes(bytes: u64) -> String {
+    let units = [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
+    let (unit, size) = units.into_iter().find(|(_, size)| bytes.is_multiple_of(*size)).unwrap_or(("", 1));
+    format!("{}{unit}", bytes / size)
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.into()),
+            port: IntOrString::Int(PROBES_PORT.into()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+fn volumes(wanted: &Wanted) -> Vec<Volume> {
+    let tls = SecretVolumeSource {
+        secret_name: Some(wanted.workload.tls_secret()),
+        default_mode: Some(0o440),
+        ..SecretVolumeSource::default()
+    };
+    let tmp = EmptyDirVolumeSource {
+        medium: Some("Memory".into()),
+        size_limit: Some(Quantity(bytes(TMP))),
+        ..EmptyDirVolumeSource::default()
+    };
+    let mut volumes = vec![
+        Volume { name: "tls".into(), secret: Some(tls), ..Volume::default() },
+        Volume { name: "tmp".into(), empty_dir: Some(tmp), ..Volume::default() },
+    ];
+    if let Some(claim) = &wanted.claim {
+        let source = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: Some(true) };
+        volumes.push(Volume { name: "checkpoint".into(), persistent_volume_claim: Some(source), ..Volume::default() });
+    }
+    volumes
+}
+
+fn mounts(wanted: &Wanted) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let mut mounts = vec![mount("tls", TLS_DIR, true), mount("tmp", "/tmp", false)];
+    if let Some(claim) = &wanted.claim {
+        mounts.push(mount("checkpoint", &format!("{CLAIMS}/{claim}"), true));
+    }
+    mounts
+}

@@ -1,0 +1,240 @@
+//! The status of an ImageModel: a function of the plan, of what pods say, and of what went wrong.
+//! Every condition says what, why and how to mend it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use easel_api::engine::{ModelReport, ModelState, RefusalReason};
+use easel_crds::condition::{ConditionType, Reason};
+use easel_crds::{ImageModel, ImageModelStatus, Placement, PoolReplicas};
+use easel_planner::placement::Rejection;
+use easel_planner::report::Outcome;
+use easel_planner::snapshot::{ReplicaPhase, Tenancy};
+use easel_planner::{ModelId, PoolName};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+
+use super::conditions::{Finding, Is, ready, render};
+use crate::index::believable;
+use crate::names::{LABEL_WORKLOAD, Workload, split};
+use crate::planning::View;
+
+/// What this reconcile found.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// The model is wrong by itself.
+    pub invalid: Option<String>,
+    /// What the API server refused.
+    pub failure: Option<String>,
+}
+
+/// Whose status.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown<'a> {
+    pub id: &'a ModelId,
+    pub model: &'a ImageModel,
+    pub view: &'a View,
+    pub found: &'a Found,
+}
+
+pub(crate) fn status(
+    shown: &Shown<'_>,
+    url: Option<&str>,
+    operator_namespace: &str,
+    before: &[Condition],
+    now: Timestamp,
+) -> ImageModelStatus {
+    let Shown { id, model, view, found } = *shown;
+    let pools = pools(id, view);
+    let (replicas, ready_replicas) =
+        pools.iter().fold((0, 0), |(all, ready), pool| (all + pool.replicas, ready + pool.ready_replicas));
+    let placed = placed(id, view, found);
+    let verified = verified(id, model, view);
+    let serving = serving(id, view, found, (ready_replicas, wanted(id, view)));
+    let sum = ready(&[&placed, &verified, &serving]);
+    let generation = model.metadata.generation;
+    ImageModelStatus {
+        observed_generation: generation,
+        replicas,
+        ready_replicas,
+        selector: selector(id, model, &pools, operator_namespace),
+        url: url.map(str::to_owned),
+        digest: served_digest(id, view),
+        pools,
+        conditions: render(&[&sum, &verified, &placed, &serving], before, generation, now),
+    }
+}
+
+fn wanted(id: &ModelId, view: &View) -> u32 {
+    view.snapshot.models.get(id).map_or(0, |model| model.min_replicas)
+}
+
+/// Where the model is wanted, pod by pod; seats in pods that do not exist yet count as well.
+fn pools(id: &ModelId, view: &View) -> Vec<PoolReplicas> {
+    let mut pools: BTreeMap<&PoolName, (u32, u32)> = BTreeMap::new();
+    if let Some(Outcome::Placed { seats } | Outcome::Short { seats, .. }) = view.plan.outcomes.get(id) {
+        for (pool, seats) in seats {
+            pools.entry(pool).or_default().0 = *seats;
+        }
+    }
+    let mut held: BTreeMap<&PoolName, u32> = BTreeMap::new();
+    for (replica, pod) in view.observed.pods.iter().filter(|(_, pod)| !pod.leaving) {
+        let desired =
+            view.desired.get(replica).is_some_and(|models| models.iter().any(|m| m.id.as_str() == id.as_str()));
+        let residents = view.snapshot.replicas.get(replica).map(|replica| &replica.residents);
+        let ready = residents.and_then(|residents| residents.get(id)).is_some_and(|resident| resident.ready);
+        *held.entry(&pod.pool).or_default() += u32::from(desired);
+        pools.entry(&pod.pool).or_default().1 += u32::from(desired && ready);
+    }
+    let rows = pools.into_iter().map(|(pool, (seats, ready))| PoolReplicas {
+        pool: pool.as_str().to_owned(),
+        // A surge or a move holds it twice for a while.
+        replicas: seats.max(held.get(pool).copied().unwrap_or(0)),
+        ready_replicas: ready,
+    });
+    rows.filter(|row| row.replicas > 0).collect()
+}
+
+fn selector(id: &ModelId, model: &ImageModel, pools: &[PoolReplicas], operator_namespace: &str) -> Option<String> {
+    let (namespace, name) = split(id);
+    let workloads: Vec<String> = match model.spec.placement {
+        Placement::Dedicated => {
+            vec![Workload::Dedicated { model: name.to_owned(), namespace: namespace.to_owned() }.deployment()]
+        }
+        // Labels select within one namespace: pods of pools are seen from the operator's.
+        Placement::Shared if namespace != operator_namespace => return None,
+        Placement::Shared => {
+            let shared =
+                |row: &PoolReplicas| Workload::Shared { pool: row.pool.clone(), namespace: namespace.to_owned() };
+            pools.iter().map(|row| shared(row).deployment()).collect()
+        }
+    };
+    (!workloads.is_empty()).then(|| format!("{LABEL_WORKLOAD} in ({})", workloads.join(",")))
+}
+
+/// Of ready replicas; the desired one where both are served.
+fn served_digest(id: &ModelId, view: &View) -> Option<String> {
+    let desired = view.snapshot.models.get(id).map(|model| model.digest.as_str());
+    let served: BTreeSet<&str> = view
+        .snapshot
+        .replicas
+        .values()
+        .filter_map(|replica| replica.residents.get(id))
+        .filter(|resident| resident.ready)
+        .map(|resident| resident.digest.as_str())
+        .collect();
+    desired.filter(|digest| served.contains(digest)).or_else(|| served.first().copied()).map(str::to_owned)
+}
+
+fn placed(id: &ModelId, view: &View, found: &Found) -> Finding {
+    let finding = |is, reason, message: String| Finding::new(ConditionType::Placed, is, reason, message);
+    if let Some(invalid) = &found.invalid {
+        return finding(Is::False, Reason::InvalidSpec, invalid.clone());
+    }
+    let Some(outcome) = view.plan.outcomes.get(id) else {
+        return finding(Is::Unknown, Reason::AwaitingReplica, "the plan has not seen the model yet".into());
+    };
+    let (is, reason) = match outcome {
+        Outcome::Placed { .. } => (Is::True, Reason::Placed),
+        Outcome::Parked => (Is::False, Reason::Parked),
+        Outcome::NoPool { .. } => (Is::False, Reason::NoPool),
+        Outcome::Leaving => (Is::False, Reason::InUse),
+        Outcome::Short { wanted: _, seats: _, rejections } => (Is::False, shortage(rejections)),
+    };
+    finding(is, reason, outcome.to_string())
+}
+
+/// The reason that is nearest to having room.
+fn shortage(rejections: &[(PoolName, Rejection)]) -> Reason {
+    let reasons = rejections.iter().map(|(_, rejection)| match rejection {
+        Rejection::ReplicaLimit { .. } | Rejection::CostLimit { .. } => (0, Reason::PoolLimitReached),
+        Rejection::TooLittleMemory { .. } => (1, Reason::TooLittleMemory),
+        Rejection::PoolLeaving => (2, Reason::NoPool),
+        Rejection::UnknownPool => (3, Reason::UnknownPool),
+    });
+    reasons.min().map_or(Reason::NoPool, |(_, reason)| reason)
+}
+
+/// What pods say of the desired digest. One refusal outweighs any number that are ready: the same bytes are everywhere.
+fn verified(id: &ModelId, model: &ImageModel, view: &View) -> Finding {
+    let finding = |is, reason, message: String| Finding::new(ConditionType::CheckpointVerified, is, reason, message);
+    let digest = &model.spec.checkpoint.digest;
+    let mut progress: Option<(u64, u64)> = None;
+    let mut verified = false;
+    for (pod, report) in reports(id, view).filter(|(_, report)| report.digest == *digest) {
+        match &report.state {
+            ModelState::Refused { reason, message } => {
+                return finding(Is::False, refusal(*reason), format!("{pod}: {message}"));
+            }
+            ModelState::Loading | ModelState::WarmingUp | ModelState::Ready => verified = true,
+            ModelState::Verifying { done_bytes, total_bytes } => {
+                progress = progress.max(Some((*done_bytes, *total_bytes)));
+            }
+        }
+    }
+    match progress {
+        _ if verified => finding(Is::True, Reason::Verified, format!("the bytes are those of {digest}")),
+        // In tenths: a status is not a progress bar.
+        Some((done, total)) => {
+            let percent = done * 10 / total.max(1) * 10;
+            finding(Is::Unknown, Reason::Verifying, format!("{percent} % of the checkpoint is verified"))
+        }
+        None => finding(Is::Unknown, Reason::AwaitingReplica, "no replica has read the checkpoint yet".into()),
+    }
+}
+
+fn refusal(reason: RefusalReason) -> Reason {
+    match reason {
+        RefusalReason::NotFound => Reason::NotFound,
+        RefusalReason::DigestMismatch => Reason::DigestMismatch,
+        RefusalReason::Unsupported => Reason::Unsupported,
+        RefusalReason::LoadFailed => Reason::LoadFailed,
+    }
+}
+
+fn reports<'a>(id: &'a ModelId, view: &'a View) -> impl Iterator<Item = (&'a str, &'a ModelReport)> {
+    let of = |(replica, report)| view.observed.pods.get(replica).map(|pod| (pod, report));
+    let reports = view.observed.reports.iter().filter_map(of);
+    reports.flat_map(move |(pod, report)| {
+        let ours = believable(pod, report).filter(|model| model.id.as_str() == id.as_str());
+        ours.map(|model| (pod.name.as_str(), model))
+    })
+}
+
+fn serving(id: &ModelId, view: &View, found: &Found, (ready, wanted): (u32, u32)) -> Finding {
+    let finding = |is, reason, message: String| Finding::new(ConditionType::Serving, is, reason, message);
+    if let Some(failure) = &found.failure {
+        let is = if ready > 0 { Is::True } else { Is::False };
+        let reason = if ready > 0 { Reason::Serving } else { Reason::NoReadyReplica };
+        return finding(is, reason, format!("{ready} of {wanted} replicas answer; {failure}"));
+    }
+    if ready > 0 {
+        return finding(Is::True, Reason::Serving, format!("{ready} of {wanted} replicas answer"));
+    }
+    let seated = view.plan.outcomes.get(id).map_or(0, Outcome::seated);
+    if seated == 0 {
+        return finding(Is::False, Reason::NoReadyReplica, "no replica has a place".into());
+    }
+    match trouble(id, view) {
+        Some(trouble) => finding(Is::False, Reason::NoReadyReplica, trouble),
+        None => finding(Is::False, Reason::Starting, format!("0 of {wanted} replicas answer yet")),
+    }
+}
+
+/// Why pods that the model waits for do not start.
+fn trouble(id: &ModelId, view: &View) -> Option<String> {
+    let seats = match view.plan.outcomes.get(id)? {
+        Outcome::Placed { seats } | Outcome::Short { seats, .. } => seats,
+        Outcome::Parked | Outcome::NoPool { .. } | Outcome::Leaving => return None,
+    };
+    let awaited = |pod: &crate::index::ObservedPod| match &pod.tenancy {
+        Tenancy::Shared => seats.iter().any(|(pool, _)| *pool == pod.pool),
+        Tenancy::Dedicated(model) => model == id,
+    };
+    view.observed.pods.iter().filter(|(_, pod)| awaited(pod)).find_map(|(replica, pod)| {
+        let current = view.snapshot.replicas.get(replica)?.phase == ReplicaPhase::Current;
+        pod.trouble.as_ref().filter(|_| current).map(|trouble| format!("pod {}: {trouble}", pod.name))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Turns what is observed into what the gateway routes by. Pure.
+//! Knows nothing of plans: a pod that answers for a model is worth asking, whoever wanted it there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use easel_crds::ImageModel;
+use easel_planner::route::Endpoint;
+use easel_planner::snapshot::Pool;
+use easel_planner::units::MicroUsdPerHour;
+use easel_planner::{ModelId, ReplicaId};
+
+use super::snapshot::{believable, reported};
+use super::{Observed, ObservedPod};
+use crate::names::split;
+use crate::routing_table::{Pod, RoutingTable, ServedModel};
+use crate::wire;
+
+/// The engine's port in every inference pod.
+pub const ENGINE_PORT: u16 = 8443;
+
+pub fn routing_table(observed: &Observed) -> RoutingTable {
+    let models = observed.models.iter().filter_map(|(id, model)| Some((id.clone(), served(id, model)?)));
+    let pods = observed.pods.iter().filter_map(|(id, pod)| Some((id.clone(), answering(observed, id, pod)?)));
+    RoutingTable { complete: observed.complete, models: models.collect(), pods: pods.collect() }
+}
+
+/// `None` for a model that is wrong by itself: it is served nowhere.
+fn served(id: &ModelId, model: &ImageModel) -> Option<ServedModel> {
+    let (namespace, name) = split(id);
+    let created = model.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    Some(ServedModel {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        created: u64::try_from(created).unwrap_or(0),
+        digest: model.spec.checkpoint.digest.clone(),
+        defaults: wire::defaults(&model.spec.defaults).ok()?,
+        limits: wire::limits(&model.spec.limits),
+        parked: model.spec.replicas.min == 0,
+    })
+}
+
+fn answering(observed: &Observed, id: &ReplicaId, pod: &ObservedPod) -> Option<Pod> {
+    let report = observed.reports.get(id)?;
+    let residents = reported(pod, report);
+    let ready: BTreeMap<_, _> = residents
+        .iter()
+        .filter(|(_, resident)| resident.ready)
+        .map(|(id, resident)| (id.clone(), resident.step))
+        .collect();
+    let price = observed.pools.get(&pod.pool).and_then(|pool| Pool::try_from(&**pool).ok()).map(|pool| pool.price);
+    let endpoint = Endpoint {
+        id: id.clone(),
+        // A pod whose pool is gone costs an unknown price: the last to be picked among equals.
+        price: price.unwrap_or(MicroUsdPerHour::new(u64::MAX)),
+        coming: coming(pod, report).filter(|id| !ready.contains_key(id)).collect::<BTreeSet<_>>(),
+        ready,
+        queued: report.waiting.saturating_add(report.running),
+        queue_limit: report.queue_limit,
+        draining: report.draining || pod.leaving,
+    };
+    address(pod, endpoint)
+}
+
+/// Models on their way; a refused one is not.
+fn coming<'a>(pod: &'a ObservedPod, report: &'a easel_api::engine::Report) -> impl Iterator<Item = ModelId> + 'a {
+    use easel_api::engine::ModelState::{Loading, Ready, Refused, Verifying, WarmingUp};
+    let on_its_way = |state: &easel_api::engine::ModelState| match state {
+        Verifying { .. } | Loading | WarmingUp => true,
+        Ready | Refused { .. } => false,
+    };
+    believable(pod, report).filter(move |model| on_its_way(&model.state)).map(|model| ModelId::new(model.id.as_str()))
+}
+
+/// Where a pod is called, with what is known of it. `None` before it has an address.
+pub(super) fn address(pod: &ObservedPod, endpoint: Endpoint) -> Option<Pod> {
+    Some(Pod {
+        endpoint,
+        address: pod.address?,
+        port: ENGINE_PORT,
+        deployment: pod.workload.deployment(),
+        namespace: pod.workload.namespace().to_owned(),
+        pool: pod.pool.as_str().to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use easel_api::engine::{ModelState, RefusalReason};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{model, observed, pool, report, shared_pod, with};
+
+    #[test]
+    fn a_pod_that_reports_is_an_endpoint_with_what_it_says() {
+        let refused = ModelState::Refused { reason: RefusalReason::NotFound, message: "m".into() };
+        let says = report(1, 1, &[("art/m", ModelState::Ready), ("art/n", ModelState::Loading), ("art/o", refused)]);
+        let world = observed(
+            &[pool("cpu")],
+            &[model("art", "m"), with(model("art", "n"), json!({"replicas": {"min": 0}}))],
+            &[(shared_pod("a", "cpu", "10.0.0.1"), Some(says)), (shared_pod("b", "cpu", "10.0.0.2"), None)],
+        );
+        let table = routing_table(&world);
+        assert!(table.complete);
+        assert_eq!(table.pods.keys().map(ReplicaId::as_str).collect::<Vec<_>>(), ["easel-system/a"]);
+        let pod = table.pods.values().next().unwrap();
+        let (ready, coming) = (&pod.endpoint.ready, &pod.endpoint.coming);
+        assert_eq!(ready.keys().map(ModelId::as_str).collect::<Vec<_>>(), ["art/m"]);
+        assert_eq!(coming.iter().map(ModelId::as_str).collect::<Vec<_>>(), ["art/n"]);
+        assert_eq!((pod.endpoint.queued, pod.endpoint.price), (3, MicroUsdPerHour::new(40_000)));
+        assert_eq!((pod.deployment.as_str(), pod.namespace.as_str()), ("easel-pool-cpu", "easel-system"));
+        assert_eq!(table.models.values().map(|model| model.parked).collect::<Vec<_>>(), [false, true]);
+    }
+
+    #[test]
+    fn a_model_that_is_swapped_is_ready_and_not_coming() {
+        let says = report(1, 1, &[("art/m", ModelState::Ready), ("art/m", ModelState::Loading)]);
+        let world = observed(&[pool("cpu")], &[], &[(shared_pod("a", "cpu", "10.0.0.1"), Some(says))]);
+        let endpoint = &routing_table(&world).pods.values().next().unwrap().endpoint.clone();
+        assert!(endpoint.ready.contains_key(&ModelId::new("art/m")) && endpoint.coming.is_empty());
+    }
+}

@@ -1,0 +1,134 @@
+//! What the leader does, as long as it leads: certificates, planning, controllers.
+//! Everything here writes, so all of it ends at once when the term does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use easel_api::identity::Identity;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use prometheus_client::registry::Registry;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::controller::{self, Chain, Context, ControllerMetrics, Settings};
+use crate::identity::{self, IssueError, Issuer};
+use crate::index::Observed;
+use crate::leader::Term;
+use crate::names::OPERATOR;
+use crate::planning::{PlanMetrics, Planning};
+
+/// Certificates are looked after this often; they live for days.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(600);
+const RETRY: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug)]
+pub(super) struct LeadMetrics {
+    plan: PlanMetrics,
+    controller: ControllerMetrics,
+}
+
+impl LeadMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self { plan: PlanMetrics::register(registry), controller: ControllerMetrics::register(registry) }
+    }
+}
+
+pub(super) struct Lead {
+    pub(super) client: Client,
+    pub(super) settings: Settings,
+    pub(super) gateway_url: Option<String>,
+    pub(super) pod_name: String,
+    pub(super) observed: watch::Receiver<Arc<Observed>>,
+    pub(super) floor: watch::Sender<u64>,
+    pub(super) metrics: LeadMetrics,
+}
+
+impl Lead {
+    /// Leads whenever there is a term, until `stop`. A term that ends takes all of its tasks with it, in the middle of
+    /// whatever they do.
+    pub(super) async fn follow(self, mut terms: watch::Receiver<Term>, stop: CancellationToken) {
+        loop {
+            let term = *terms.borrow_and_update();
+            let leading = async {
+                match term {
+                    Some(term) => self.lead(term).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = terms.changed() => if changed.is_err() { return },
+                () = leading => {}
+            }
+        }
+    }
+
+    async fn lead(&self, term: u64) {
+        let issuer = self.issuer().await;
+        let looking_after = look_after(&issuer);
+        let (first, ready) = oneshot::channel();
+        let keeping = identity::keep(self.client.clone(), &self.settings.namespace, Identity::Operator, first);
+        let working = async {
+            let Ok(pod_client) = ready.await else { return };
+            info!(term, "leading");
+            let (views, shown) = watch::channel(None);
+            let planning = Planning {
+                term,
+                observed: self.observed.clone(),
+                client: pod_client,
+                floor: self.floor.clone(),
+                views,
+                metrics: self.metrics.plan.clone(),
+            };
+            let context = Context::new(
+                self.client.clone(),
+                self.settings.clone(),
+                self.gateway_url.clone(),
+                shown,
+                issuer.clone(),
+                self.recorder(),
+                self.metrics.controller.clone(),
+            );
+            tokio::join!(planning.run(), controller::run(Arc::new(context)));
+        };
+        tokio::select! {
+            () = looking_after => {}
+            () = keeping => {}
+            () = working => {}
+        }
+    }
+
+    async fn issuer(&self) -> Issuer {
+        loop {
+            match Issuer::open(self.client.clone(), &self.settings.namespace).await {
+                Ok(issuer) => return issuer,
+                Err(error) => report(&error),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn recorder(&self) -> Recorder {
+        let reporter = Reporter { controller: OPERATOR.into(), instance: Some(self.pod_name.clone()) };
+        Recorder::new(self.client.clone(), reporter)
+    }
+}
+
+/// Never ends.
+async fn look_after(issuer: &Issuer) {
+    loop {
+        match issuer.ensure_identities().await {
+            Ok(()) => tokio::time::sleep(CERTIFICATES_EVERY).await,
+            Err(error) => {
+                report(&error);
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+fn report(error: &IssueError) {
+    warn!(error = %Chain(error), "failed to make certificates");
+}
