@@ -44,7 +44,10 @@ use crate::Quantity;
 pub struct GpuPoolSpec {
     /// What a replica runs on: `cpu`, or an extended resource such as `nvidia.com/gpu` or the MIG profile
     /// `nvidia.com/mig-1g.10gb`.
-    #[schemars(regex(pattern = r"^(cpu|[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)$"), length(max = 120))]
+    #[schemars(
+        regex(pattern = r"^(cpu|[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)$"),
+        length(max = 120)
+    )]
     pub devices: String,
     /// How many devices one replica has.
     #[serde(default = "one")]
