@@ -1,6 +1,8 @@
 //! Turns the kinds that users write into the values that the planner reads; operator and plugin share it.
 //! Parses and refuses what one object alone can get wrong; knows no fleet.
 
+use std::time::Duration;
+
 use easel_planner::snapshot::{self, Capacity, Model, Pool};
 use easel_planner::units::{Bytes, MicroUsdPerHour, PriceError};
 use easel_planner::{ModelId, PoolName};
@@ -106,23 +108,20 @@ fn price(field: &'static str, text: &str) -> Result<MicroUsdPerHour, Invalid> {
 
 fn promise(slo: &Slo) -> Result<snapshot::Slo, Invalid> {
     let Slo { class, latency, percentile: _ } = slo;
-    let refused = || Invalid::Latency { class: class.clone() };
-    let latency = std::time::Duration::try_from(*latency).map_err(|_| refused())?;
-    if latency.is_zero() {
-        return Err(refused());
+    // The conversion drops the sign.
+    if latency.is_negative() || Duration::from(*latency).is_zero() {
+        return Err(Invalid::Latency { class: class.clone() });
     }
-    Ok(snapshot::Slo { class: class.clone(), latency })
+    Ok(snapshot::Slo { class: class.clone(), latency: Duration::from(*latency) })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use serde_json::{Value, json};
 
     use super::*;
 
-    fn pool(spec: Value) -> GpuPool {
+    fn pool(spec: &Value) -> GpuPool {
         let mut full = json!({"devices": "cpu", "memory": "2Gi", "cpu": "500m", "price": {"usdPerHour": "0.04"},
             "limits": {"replicas": 3, "usdPerHour": "0.10"}});
         full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
@@ -131,7 +130,7 @@ mod tests {
         .unwrap()
     }
 
-    fn model(spec: Value) -> ImageModel {
+    fn model(spec: &Value) -> ImageModel {
         let mut full = json!({"checkpoint": {"uri": "file:///models/emoji", "digest": "sha256:0"}, "memory": "1.5Gi"});
         full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         serde_json::from_value(json!({"apiVersion": "easel.dev/v1alpha1", "kind": "ImageModel",
@@ -149,12 +148,12 @@ mod tests {
             max_cost: Some(MicroUsdPerHour::new(100_000)),
             leaving: false,
         };
-        assert_eq!(Pool::try_from(&pool(json!({"capacityType": "Spot"}))), Ok(expected));
+        assert_eq!(Pool::try_from(&pool(&json!({"capacityType": "Spot"}))), Ok(expected));
     }
 
     #[test]
     fn a_model_becomes_the_planners_model() {
-        let written = model(json!({"placement": "Dedicated", "pools": ["a", "b"], "replicas": {"min": 2},
+        let written = model(&json!({"placement": "Dedicated", "pools": ["a", "b"], "replicas": {"min": 2},
             "slo": [{"class": "live", "latency": "1500ms"}]}));
         let read = Model::try_from(&written).unwrap();
         assert_eq!(model_id(&written), Ok(ModelId::new("art/emoji")));
@@ -172,7 +171,7 @@ mod tests {
             (json!({"price": {"usdPerHour": "free"}}), "spec.price.usdPerHour: 'free' is not a price"),
             (json!({"limits": {"replicas": 1, "usdPerHour": "-1"}}), "spec.limits.usdPerHour: '-1' is not a price"),
         ] {
-            let error = Pool::try_from(&pool(spec)).unwrap_err().to_string();
+            let error = Pool::try_from(&pool(&spec)).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
         }
     }
@@ -182,8 +181,9 @@ mod tests {
         for (spec, message) in [
             (json!({"memory": "much"}), "spec.memory: 'much' is not a quantity"),
             (json!({"slo": [{"class": "live", "latency": "0s"}]}), "spec.slo of class 'live': latency must be more"),
+            (json!({"slo": [{"class": "live", "latency": "-5s"}]}), "spec.slo of class 'live': latency must be more"),
         ] {
-            let error = Model::try_from(&model(spec)).unwrap_err().to_string();
+            let error = Model::try_from(&model(&spec)).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
         }
     }

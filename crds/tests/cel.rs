@@ -42,7 +42,8 @@ fn with(mut object: Value, fields: &Value) -> Value {
 
 fn validate<K: CustomResourceExt>(object: &Value, old: Option<&Value>) -> Result<(), ValidationErrors> {
     let version = K::crd().spec.versions.remove(0);
-    let schema = serde_json::to_value(version.schema.unwrap().open_api_v3_schema.unwrap()).unwrap();
+    let schema = version.schema.and_then(|schema| schema.open_api_v3_schema).expect("a kind has a schema");
+    let schema = serde_json::to_value(schema).expect("a schema is JSON");
     Validator::new().validate(&schema, object, old)
 }
 

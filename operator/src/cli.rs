@@ -13,7 +13,7 @@ use crate::leader::LeaderArgs;
 #[derive(Clone, Debug, Parser)]
 #[command(name = "easel-operator", version)]
 pub struct Cli {
-    /// What is logged, such as info or easel_operator=debug
+    /// What is logged: error, warn, info, debug, or a filter by module
     #[arg(long, env = "EASEL_LOG", default_value = "info", global = true)]
     pub log: String,
     #[command(subcommand)]

@@ -15,8 +15,9 @@ use std::time::Duration;
 use easel_crds::{GpuPool, ImageModel};
 use futures::StreamExt;
 use kube::api::Api;
-use kube::runtime::controller::{Action, Controller};
+use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -124,11 +125,11 @@ pub async fn run(context: Arc<Context>) {
     let pools = Controller::<GpuPool>::new(Api::all(context.client.clone()), watcher::Config::default())
         .reconcile_all_on(triggers(&context.views))
         .run(pool::reconcile, retry, context.clone())
-        .for_each(|result| async { log::<GpuPool, _>(result) });
+        .for_each(|result| async { log(result) });
     let models = Controller::<ImageModel>::new(Api::all(context.client.clone()), watcher::Config::default())
         .reconcile_all_on(triggers(&context.views))
         .run(model::reconcile, retry, context.clone())
-        .for_each(|result| async { log::<ImageModel, _>(result) });
+        .for_each(|result| async { log(result) });
     tokio::join!(pools, models);
 }
 
@@ -136,6 +137,7 @@ fn triggers(views: &Views) -> impl futures::Stream<Item = ()> + Send + 'static {
     futures::stream::unfold(views.clone(), |mut views| async move { views.changed().await.ok().map(|()| ((), views)) })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "kube's Controller hands them over")]
 fn retry<K: Resource<DynamicType = ()>>(_: Arc<K>, error: &Error, context: Arc<Context>) -> Action {
     if error.is_conflict() {
         context.count::<K>(Outcome::Conflict);
@@ -145,16 +147,20 @@ fn retry<K: Resource<DynamicType = ()>>(_: Arc<K>, error: &Error, context: Arc<C
     Action::requeue(RETRY)
 }
 
-fn log<K, E: std::error::Error>(result: Result<(kube::runtime::reflector::ObjectRef<K>, Action), E>)
-where
-    K: Resource<DynamicType = ()>,
-{
+/// Two writers that met are no news; the loser tries again.
+fn log<K: Resource<DynamicType = ()>>(
+    result: Result<(ObjectRef<K>, Action), controller::Error<Error, watcher::Error>>,
+) {
     match result {
         Ok((object, _)) => debug!(%object, "reconciled"),
-        Err(error) => {
-            let kind = std::any::type_name::<K>().rsplit("::").next();
-            warn!(kind, error = %Chain(&error), "failed to reconcile");
+        Err(controller::Error::ReconcilerFailed(error, object)) if error.is_conflict() => {
+            debug!(%object, error = %Chain(&error), "somebody else wrote in between");
         }
+        Err(controller::Error::ReconcilerFailed(error, object)) => {
+            warn!(%object, error = %Chain(&error), "failed to reconcile");
+        }
+        Err(controller::Error::ObjectNotFound(object)) => debug!(%object, "gone before it was reconciled"),
+        Err(error) => warn!(error = %Chain(&error), "the controller's watch failed"),
     }
 }
 

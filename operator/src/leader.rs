@@ -76,6 +76,8 @@ pub struct Elector {
     floor: watch::Receiver<u64>,
     term: watch::Sender<Term>,
     seen: Option<Seen>,
+    /// The highest term that the Lease has shown: one that somebody deletes must not start over.
+    highest: u64,
     /// When the last write that succeeded was begun.
     renewed: Option<Instant>,
 }
@@ -91,7 +93,17 @@ impl Elector {
         floor: watch::Receiver<u64>,
     ) -> Self {
         let (term, _) = watch::channel(None);
-        Self { api: Api::namespaced(client, namespace), me, args, metrics, floor, term, seen: None, renewed: None }
+        Self {
+            api: Api::namespaced(client, namespace),
+            me,
+            args,
+            metrics,
+            floor,
+            term,
+            seen: None,
+            highest: 0,
+            renewed: None,
+        }
     }
 
     pub fn term(&self) -> watch::Receiver<Term> {
@@ -134,7 +146,10 @@ impl Elector {
         let found = self.api.get_opt(OPERATOR).await?;
         let now = Instant::now();
         self.seen = found.as_ref().map(|lease| Seen::update(self.seen.take(), Record::read(lease), now));
-        let floor = *self.floor.borrow_and_update();
+        let shown = self.seen.as_ref().map_or(0, Seen::term);
+        // While the Lease is there, its own term is what the next one is above.
+        let floor = if found.is_some() { 0 } else { self.highest }.max(*self.floor.borrow_and_update());
+        self.highest = self.highest.max(shown);
         let me = Candidate { name: &self.me, leads: *self.term.borrow() };
         match lease::decide(self.seen.as_ref(), me, floor, self.args.duration(), now) {
             Decision::StandBy => Ok(None),

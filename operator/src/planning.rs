@@ -112,6 +112,9 @@ impl Planning {
         let table = routing_table(&view.observed);
         for (id, desired) in &view.desired {
             let (Some(pod), Some(report)) = (table.pods.get(id), view.observed.reports.get(id)) else { continue };
+            if !pushes.may_begin(id, now) {
+                continue;
+            }
             let due = residency::due(report, pushes.told().get(id), desired, pushes.age(id, now));
             let residency = match due {
                 residency::Due::No => continue,
@@ -128,7 +131,7 @@ impl Planning {
     fn publish(&self, view: View, forced: bool) {
         self.views.send_if_modified(|held| {
             let changed = held.as_ref().is_none_or(|held| held.facts != view.facts);
-            if held.as_ref().is_none_or(|held| held.plan != view.plan) {
+            if held.as_ref().is_none_or(|held| held.plan.report != view.plan.report) {
                 info!(report = %view.plan.report.to_string().trim_end(), "plan changed");
             }
             if changed || forced {

@@ -9,7 +9,7 @@ use easel_api::engine::Report;
 use easel_crds::{GpuPool, ImageModel};
 use easel_planner::snapshot::Tenancy;
 use easel_planner::{ModelId, PoolName, ReplicaId};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use crate::names::{LABEL_MODEL, LABEL_POOL, LABEL_TEMPLATE, LABEL_WORKLOAD, Workload};
@@ -106,6 +106,15 @@ impl Observed {
     pub fn template(&self, workload: &Workload) -> Option<&str> {
         let template = &self.deployment(workload)?.spec.template;
         template.metadata.as_ref()?.labels.as_ref()?.get(LABEL_TEMPLATE).map(String::as_str)
+    }
+
+    /// Why a workload's pods are not even made, in the API server's words: a quota, a policy.
+    pub fn replica_failure(&self, workload: &Workload) -> Option<&str> {
+        let conditions = self.deployment(workload)?.status.as_ref()?.conditions.as_ref()?;
+        let failed = |condition: &&DeploymentCondition| {
+            condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
+        };
+        conditions.iter().find(failed)?.message.as_deref()
     }
 
     pub fn pods_of<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = (&'a ReplicaId, &'a ObservedPod)> {

@@ -45,6 +45,10 @@ impl Record {
 }
 
 impl Seen {
+    pub(super) fn term(&self) -> u64 {
+        self.record.term
+    }
+
     /// The record as it is now known: its age starts over when it changed.
     pub(super) fn update(seen: Option<Self>, record: Record, now: Instant) -> Self {
         match seen {
@@ -62,8 +66,8 @@ pub(super) struct Candidate<'a> {
     pub leads: Option<u64>,
 }
 
-/// `floor` is the highest term that any pod has reported: a term must be above it, or pods refuse its residency.
-/// Only a Lease that was deleted can be behind it.
+/// `floor` is the highest term that is known otherwise, from pods' reports or from a Lease that is gone: a term must be
+/// above it, or pods refuse its residency. Only a Lease that was deleted can be behind it.
 pub(super) fn decide(seen: Option<&Seen>, me: Candidate<'_>, floor: u64, duration: Duration, now: Instant) -> Decision {
     let Some(Seen { record, since }) = seen else {
         return Decision::Acquire { term: floor + 1 };

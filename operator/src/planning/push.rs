@@ -110,7 +110,11 @@ impl Pushes {
         self.told.retain(|id, _| self.attempts.contains_key(id));
     }
 
-    /// Sends, unless something is under way or the pause after a failure lasts.
+    /// Nothing is under way, and no pause after a failure lasts.
+    pub(super) fn may_begin(&self, id: &ReplicaId, now: Instant) -> bool {
+        self.attempts.get(id).is_none_or(|attempt| !attempt.in_flight && now >= attempt.not_before)
+    }
+
     pub(super) fn begin(&mut self, id: &ReplicaId, uid: &str, pod: &Pod, told: Told, now: Instant) {
         let attempt = self.attempts.entry(id.clone()).or_insert_with(|| Attempt {
             uid: uid.to_owned(),
@@ -119,9 +123,6 @@ impl Pushes {
             not_before: now,
             accepted: None,
         });
-        if attempt.in_flight || now < attempt.not_before {
-            return;
-        }
         attempt.in_flight = true;
         let (client, id, uid, pod) = (self.client.clone(), id.clone(), uid.to_owned(), pod.clone());
         self.running.spawn(async move {

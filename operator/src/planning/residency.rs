@@ -13,7 +13,7 @@ use crate::index::{Observed, Told};
 use crate::wire;
 
 /// A refused checkpoint is tried again after this time: what was missing may be there now.
-pub(super) const RETRY_REFUSED: Duration = Duration::from_secs(300);
+pub(super) const RETRY_REFUSED: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {

@@ -20,7 +20,7 @@ use crate::names::OPERATOR;
 use crate::planning::{PlanMetrics, Planning};
 
 /// Certificates are looked after this often; they live for days.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(600);
+const CERTIFICATES_EVERY: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]

@@ -49,7 +49,9 @@ pub(super) fn template(wanted: &Wanted, settings: &Settings) -> PodTemplateSpec 
 /// 48 bits: templates of one Deployment are told apart, not secured.
 fn digest(spec: &PodSpec, labels: &BTreeMap<String, String>) -> String {
     let json = serde_json::to_vec(&(spec, labels)).expect("a pod spec is JSON");
-    Sha256::digest(json).iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let digest = Sha256::digest(json);
+    let first = digest.iter().take(6).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:012x}")
 }
 
 fn pod(wanted: &Wanted, settings: &Settings) -> PodSpec {
@@ -118,12 +120,23 @@ fn container(wanted: &Wanted, settings: &Settings) -> Container {
 fn args(wanted: &Wanted) -> Vec<String> {
     let shape = &wanted.shape;
     vec![
+        format!("--device={}", device(&shape.devices)),
         format!("--dtype={}", shape.precision.as_str()),
         format!("--threads={}", shape.cpu_milli.div_ceil(1000)),
         format!("--memory-bytes={}", shape.memory),
         format!("--drain-seconds={DRAIN}"),
         format!("--tls-dir={TLS_DIR}"),
     ]
+}
+
+/// A pod that finds no device must say so instead of drawing on the CPU at a GPU's price.
+fn device(devices: &Devices) -> &'static str {
+    match devices {
+        Devices::Cpu => "cpu",
+        Devices::Extended { resource, count: _ } if resource.starts_with("nvidia.com/") => "cuda",
+        // Of makers whose names libtorch has no device for: it knows best.
+        Devices::Extended { .. } => "auto",
+    }
 }
 
 /// Requests equal limits: a pod that needs what it did not ask for would be killed in the middle of a picture.

@@ -8,7 +8,7 @@ use easel_crds::condition::{ConditionType, Reason};
 use easel_crds::{ImageModel, ImageModelStatus, Placement, PoolReplicas};
 use easel_planner::placement::Rejection;
 use easel_planner::report::Outcome;
-use easel_planner::snapshot::{ReplicaPhase, Tenancy};
+use easel_planner::snapshot::ReplicaPhase;
 use easel_planner::{ModelId, PoolName};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
@@ -49,7 +49,7 @@ pub(crate) fn status(
         pools.iter().fold((0, 0), |(all, ready), pool| (all + pool.replicas, ready + pool.ready_replicas));
     let placed = placed(id, view, found);
     let verified = verified(id, model, view);
-    let serving = serving(id, view, found, (ready_replicas, wanted(id, view)));
+    let serving = serving(shown, operator_namespace, ready_replicas);
     let sum = ready(&[&placed, &verified, &serving]);
     let generation = model.metadata.generation;
     ImageModelStatus {
@@ -62,10 +62,6 @@ pub(crate) fn status(
         pools,
         conditions: render(&[&sum, &verified, &placed, &serving], before, generation, now),
     }
-}
-
-fn wanted(id: &ModelId, view: &View) -> u32 {
-    view.snapshot.models.get(id).map_or(0, |model| model.min_replicas)
 }
 
 /// Where the model is wanted, pod by pod; seats in pods that do not exist yet count as well.
@@ -200,7 +196,9 @@ fn reports<'a>(id: &'a ModelId, view: &'a View) -> impl Iterator<Item = (&'a str
     })
 }
 
-fn serving(id: &ModelId, view: &View, found: &Found, (ready, wanted): (u32, u32)) -> Finding {
+fn serving(shown: &Shown<'_>, operator_namespace: &str, ready: u32) -> Finding {
+    let Shown { id, model: _, view, found } = *shown;
+    let wanted = view.snapshot.models.get(id).map_or(0, |model| model.min_replicas);
     let finding = |is, reason, message: String| Finding::new(ConditionType::Serving, is, reason, message);
     if let Some(failure) = &found.failure {
         let is = if ready > 0 { Is::True } else { Is::False };
@@ -214,26 +212,38 @@ fn serving(id: &ModelId, view: &View, found: &Found, (ready, wanted): (u32, u32)
     if seated == 0 {
         return finding(Is::False, Reason::NoReadyReplica, "no replica has a place".into());
     }
-    match trouble(id, view) {
+    match trouble(id, view, operator_namespace) {
         Some(trouble) => finding(Is::False, Reason::NoReadyReplica, trouble),
         None => finding(Is::False, Reason::Starting, format!("0 of {wanted} replicas answer yet")),
     }
 }
 
-/// Why pods that the model waits for do not start.
-fn trouble(id: &ModelId, view: &View) -> Option<String> {
+/// Why pods that the model waits for do not start, or are not even made.
+fn trouble(id: &ModelId, view: &View, operator_namespace: &str) -> Option<String> {
     let seats = match view.plan.outcomes.get(id)? {
         Outcome::Placed { seats } | Outcome::Short { seats, .. } => seats,
         Outcome::Parked | Outcome::NoPool { .. } | Outcome::Leaving => return None,
     };
-    let awaited = |pod: &crate::index::ObservedPod| match &pod.tenancy {
-        Tenancy::Shared => seats.iter().any(|(pool, _)| *pool == pod.pool),
-        Tenancy::Dedicated(model) => model == id,
+    let (namespace, name) = split(id);
+    let dedicated = Workload::Dedicated { model: name.to_owned(), namespace: namespace.to_owned() };
+    let shared = |(pool, _): &(PoolName, u32)| Workload::Shared {
+        pool: pool.as_str().to_owned(),
+        namespace: operator_namespace.to_owned(),
     };
-    view.observed.pods.iter().filter(|(_, pod)| awaited(pod)).find_map(|(replica, pod)| {
-        let current = view.snapshot.replicas.get(replica)?.phase == ReplicaPhase::Current;
-        pod.trouble.as_ref().filter(|_| current).map(|trouble| format!("pod {}: {trouble}", pod.name))
-    })
+    let workloads: Vec<Workload> = match view.plan.dedicated.get(id) {
+        Some(_) => vec![dedicated],
+        None => seats.iter().map(shared).collect(),
+    };
+    workloads.iter().find_map(|workload| workload_trouble(workload, view))
+}
+
+fn workload_trouble(workload: &Workload, view: &View) -> Option<String> {
+    if let Some(failure) = view.observed.replica_failure(workload) {
+        return Some(format!("deployment {} can't make its pods: {failure}", workload.deployment()));
+    }
+    let current = |id| view.snapshot.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Current);
+    let mut pods = view.observed.pods_of(workload).filter(|(id, _)| current(*id));
+    pods.find_map(|(_, pod)| pod.trouble.as_ref().map(|trouble| format!("pod {}: {trouble}", pod.name)))
 }
 
 #[cfg(test)]

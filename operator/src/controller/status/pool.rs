@@ -144,8 +144,11 @@ mod tests {
     fn a_pool_that_leaves_says_who_holds_it() {
         let leaving = with_meta(pool("cpu"), json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}));
         let says = report(1, 1, &[("art/m", ModelState::Ready)]);
-        let world =
-            observed(&[leaving.clone()], &[model("art", "m")], &[(shared_pod("a", "cpu", "10.0.0.1"), Some(says))]);
+        let world = observed(
+            std::slice::from_ref(&leaving),
+            &[model("art", "m")],
+            &[(shared_pod("a", "cpu", "10.0.0.1"), Some(says))],
+        );
         let shown = of(&leaving, &view(world));
         assert_eq!(&*shown.conditions[0].reason, "InUse");
         assert!(shown.conditions[0].message.contains("art/m"), "{}", shown.conditions[0].message);

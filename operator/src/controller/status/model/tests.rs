@@ -100,13 +100,20 @@ fn a_model_that_is_wrong_by_itself_or_refused_by_the_server_says_so() {
 }
 
 #[test]
-fn a_pod_that_can_not_start_is_told_in_the_kubelets_words() {
+fn a_pod_that_can_not_start_or_be_made_is_told_in_the_clusters_words() {
     let waiting = json!({"status": {"containerStatuses": [{"name": "c", "image": "i", "imageID": "", "ready": false,
         "restartCount": 0, "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]}});
     let pod = changed_pod(shared_pod("a", "cpu", "10.0.0.1"), &waiting);
     let status = shown(&[pool("cpu")], &model("art", "m"), &[(pod, None)]);
     let (_, reason, message) = says(&status, Serving);
     assert_eq!((reason, message), ("NoReadyReplica", "pod a: ImagePullBackOff: no such image"));
+    let mut world = observed(&[pool("cpu")], &[model("art", "m")], &[]);
+    let refused = json!({"metadata": {}, "spec": {"selector": {}, "template": {}}, "status": {"conditions": [
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]}});
+    let key = ("easel-system".to_owned(), "easel-pool-cpu".to_owned());
+    world.deployments.insert(key, std::sync::Arc::new(crate::testing::read(refused)));
+    let status = of(&model("art", "m"), &view(world), &Found::default());
+    assert_eq!(says(&status, Serving).2, "deployment easel-pool-cpu can't make its pods: exceeded quota");
     let starting = shown(&[pool("cpu")], &model("art", "m"), &[]);
     assert_eq!(says(&starting, Serving).1, "Starting");
 }
