@@ -91,10 +91,8 @@ fn every_rule_of_a_pool_refuses_with_its_sentence() {
 #[test]
 fn the_devices_of_a_pool_stay_what_they_are() {
     let words = "devices can't change while replicas exist; create another pool and move models by their `pools`";
-    let cases: &[Case] = &[
-        (json!({"spec": {"memory": "4Gi"}}), None),
-        (json!({"spec": {"devices": "nvidia.com/gpu"}}), Some(words)),
-    ];
+    let cases: &[Case] =
+        &[(json!({"spec": {"memory": "4Gi"}}), None), (json!({"spec": {"devices": "nvidia.com/gpu"}}), Some(words))];
     check::<GpuPool>(&pool(), cases, Some(&pool()));
 }
 
