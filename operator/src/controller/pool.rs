@@ -73,12 +73,15 @@ fn validate(pool: &GpuPool, fetched: &Fetched) -> Result<Wanted, Invalid> {
 }
 
 async fn carry_out(ctx: &Context, fetched: &Fetched, wanted: &Wanted) -> Result<(), ApplyError> {
-    rank_pods(ctx, fetched).await;
+    let exist = fetched.view.observed.pods_of(&fetched.workload).filter(|(_, pod)| !pod.leaving).count();
+    if exist > wanted.replicas as usize {
+        rank_pods(ctx, fetched).await;
+    }
     let children = build(wanted, &ctx.settings);
     apply(ctx, wanted, children, fetched.deployment.as_deref()).await
 }
 
-/// When the Deployment shrinks, pods that hold nothing go first. A cost that can't be written is not worth a failure:
+/// Of a Deployment that shrinks, pods that hold nothing shall go first. A cost that can't be written is not worth a failure:
 /// the plan seats again whatever went.
 async fn rank_pods(ctx: &Context, fetched: &Fetched) {
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), fetched.workload.namespace());

@@ -78,12 +78,7 @@ impl ObservedPod {
         let parsed = Self {
             uid: pod.metadata.uid.clone()?,
             name: name.to_owned(),
-            tenancy: match &workload {
-                Workload::Dedicated { model, namespace } => {
-                    Tenancy::Dedicated(ModelId::new(format!("{namespace}/{model}")))
-                }
-                Workload::Shared { .. } => Tenancy::Shared,
-            },
+            tenancy: tenancy(&workload),
             workload,
             pool: PoolName::new(pool),
             template: labels.get(LABEL_TEMPLATE).cloned(),
@@ -119,6 +114,13 @@ impl Observed {
 
     pub fn pods_of<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = (&'a ReplicaId, &'a ObservedPod)> {
         self.pods.iter().filter(move |(_, pod)| pod.workload == *workload).map(|(id, pod)| (id, &**pod))
+    }
+}
+
+fn tenancy(workload: &Workload) -> Tenancy {
+    match workload {
+        Workload::Dedicated { model, namespace } => Tenancy::Dedicated(ModelId::new(format!("{namespace}/{model}"))),
+        Workload::Shared { .. } => Tenancy::Shared,
     }
 }
 
