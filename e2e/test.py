@@ -100,9 +100,9 @@ def cluster(tally: Tally, keep: bool) -> None:
     build.binaries()
     operator, inference = build.images(load=True)
     install.charts(Cluster(), operator, inference)
-    openai = toolchain.python_packages("openai==2.8.1", "pillow==12.0.0")
+    clients = toolchain.python_packages(*toolchain.CLIENTS)
     stage(tally, "promises", sys.executable, "-m", "unittest", "discover", "--verbose", "--start-directory", "e2e/promises",
-          "--top-level-directory", "e2e", environment={"PYTHONPATH": str(openai)})
+          "--top-level-directory", "e2e", environment={"PYTHONPATH": str(clients)})
     if not keep:
         with up.exclusive():
             down.down()

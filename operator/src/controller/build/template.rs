@@ -139,7 +139,8 @@ fn device(devices: &Devices) -> &'static str {
     }
 }
 
-/// Requests equal limits: a pod that needs what it did not ask for would be killed in the middle of a picture.
+/// Memory and devices are limited to what is asked for: a pod that needs more would be killed in the middle of a picture.
+/// Cores are asked for and not limited: they are lent, not taken, and a limit would leave idle ones unused.
 fn resources(wanted: &Wanted) -> ResourceRequirements {
     let shape = &wanted.shape;
     let memory = match &shape.devices {
@@ -149,12 +150,13 @@ fn resources(wanted: &Wanted) -> ResourceRequirements {
         // memory covers the largest file of a checkpoint that fills it, and the page cache can be taken back.
         Devices::Extended { .. } => shape.memory / 2 + OVERHEAD + DEVICE_OVERHEAD,
     };
-    let mut amounts: BTreeMap<String, Quantity> =
-        [("cpu".to_owned(), Quantity(cores(shape.cpu_milli))), ("memory".to_owned(), Quantity(bytes(memory)))].into();
+    let mut limits: BTreeMap<String, Quantity> = [("memory".to_owned(), Quantity(bytes(memory)))].into();
     if let Devices::Extended { resource, count } = &shape.devices {
-        amounts.insert(resource.clone(), Quantity(count.to_string()));
+        limits.insert(resource.clone(), Quantity(count.to_string()));
     }
-    ResourceRequirements { requests: Some(amounts.clone()), limits: Some(amounts), claims: None }
+    let mut requests = limits.clone();
+    requests.insert("cpu".to_owned(), Quantity(cores(shape.cpu_milli)));
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
 }
 
 /// In the form that the API server keeps, so that what is there compares equal.
