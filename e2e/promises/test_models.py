@@ -4,7 +4,7 @@ import subprocess
 
 from easel import gateway, paths
 from easel.kube import condition, wait
-from promises.world import CLUSTER, GATEWAY, Promise, events, inference_pods, model, pool, pretty, until
+from promises.world import CLUSTER, GATEWAY, Promise, events, inference_pods, model, pool, until
 
 WRONG = "sha256:" + "0" * 64
 
@@ -57,8 +57,7 @@ class Models(Promise):
         wait("one pod", lambda: len(inference_pods()) == 1 and ready() == 1, 90)
 
     def test_a_dedicated_model_reads_its_checkpoint_from_its_own_volume(self):
-        folder, claim = self.volume("shelf")
-        subprocess.run(["cp", "-r", paths.MODEL, folder / "emoji"], check=True)
+        _, claim = self.volume("shelf")
         checkpoint = {"uri": f"pvc://{claim}/emoji", "digest": model("x")["spec"]["checkpoint"]["digest"]}
         self.create(model("own", placement="Dedicated", checkpoint=checkpoint))
         until("own", "Ready", "True", timeout=120)
@@ -68,7 +67,6 @@ class Models(Promise):
 
     def test_a_torn_file_is_refused(self):
         folder, claim = self.volume("torn")
-        subprocess.run(["cp", "-r", paths.MODEL, folder / "emoji"], check=True)
         weights = next((folder / "emoji" / "unet").glob("*.safetensors"))
         weights.write_bytes(weights.read_bytes()[:-100])
         checkpoint = {"uri": f"pvc://{claim}/emoji", "digest": model("x")["spec"]["checkpoint"]["digest"]}
@@ -87,18 +85,18 @@ class Models(Promise):
         self.assertEqual(gateway.draw(GATEWAY, model="brief", prompt="pizza").status, 404)
 
     def volume(self, name: str):
-        """A volume on the node, its claim, and the folder that it shows."""
+        """A volume on the node with a copy of the default model that everybody may read, and its claim."""
         from onenode import settings
 
         folder = settings.VAR / "volumes" / name
         subprocess.run(["rm", "-rf", folder], check=True)
         folder.mkdir(parents=True)
+        subprocess.run(["cp", "-r", paths.MODEL, folder / "emoji"], check=True)
+        subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
         size = {"storage": "1Gi"}
         claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "default"},
                  "spec": {"accessModes": ["ReadOnlyMany"], "storageClassName": "", "volumeName": name, "resources": {"requests": size}}}
         self.create({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
                      "spec": {"capacity": size, "accessModes": ["ReadOnlyMany"], "hostPath": {"path": str(folder)}, "persistentVolumeReclaimPolicy": "Retain"}})
         self.create(claim)
-        for parent in (settings.STATE, settings.VAR, folder.parent):
-            self.assertTrue(parent.exists(), pretty(str(parent)))
         return folder, name

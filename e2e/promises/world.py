@@ -2,8 +2,10 @@
 It must not hold a check."""
 
 import copy
-import json
+import os
+import signal
 import unittest
+from pathlib import Path
 
 from easel import build, install
 from easel.kube import Cluster, condition, wait
@@ -53,8 +55,24 @@ def lease() -> dict:
     return CLUSTER.get("lease", "easel-operator", "-n", SYSTEM)["spec"]
 
 
+def processes(pod: dict) -> list[int]:
+    """Easel's own processes of a pod, as the node's kernel knows them: by the pod's cgroup."""
+    found, uid = [], pod["metadata"]["uid"]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if uid in (process / "cgroup").read_text() and (process / "comm").read_text().startswith("easel"):
+                found.append(int(process.name))
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it ended meanwhile
+    return found
+
+
 def kill(pod: dict) -> None:
-    """Ends a pod without its consent: no drain, no grace."""
+    """A crash: the process ends at once, without a signal that it could handle, and the pod goes for good."""
+    victims = processes(pod)
+    assert victims, f"no process of {pod['metadata']['name']}"
+    for victim in victims:
+        os.kill(victim, signal.SIGKILL)
     meta = pod["metadata"]
     CLUSTER.kubectl("-n", meta["namespace"], "delete", "pod", meta["name"], "--grace-period=0", "--force", "--wait=false")
 
@@ -81,7 +99,3 @@ class Promise(unittest.TestCase):
         namespace = manifest["metadata"].get("namespace")
         where = ("-n", namespace) if namespace else ()
         CLUSTER.kubectl("delete", manifest["kind"].lower(), manifest["metadata"]["name"], *where, "--ignore-not-found", "--timeout=90s")
-
-
-def pretty(thing) -> str:
-    return json.dumps(thing, indent=1)[:3000]

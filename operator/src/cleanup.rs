@@ -9,7 +9,7 @@ use easel_crds::GpuPool;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
@@ -50,7 +50,8 @@ async fn stop_deployment(client: &Client, namespace: &str, name: &str, timeout: 
     let begun = Instant::now();
     loop {
         let scale = api.get_scale(name).await.with_context(|| format!("failed to read the scale of {name}"))?;
-        if scale.status.is_none_or(|status| status.replicas == 0) {
+        let Some(status) = scale.status else { return Ok(()) };
+        if status.replicas == 0 && gone(client, namespace, status.selector.as_deref()).await? {
             return Ok(());
         }
         if begun.elapsed() > timeout {
@@ -58,6 +59,14 @@ async fn stop_deployment(client: &Client, namespace: &str, name: &str, timeout: 
         }
         tokio::time::sleep(POLL).await;
     }
+}
+
+/// A Deployment does not count pods that are ending, and one of them may lead until its last moment.
+async fn gone(client: &Client, namespace: &str, selector: Option<&str>) -> anyhow::Result<bool> {
+    let Some(selector) = selector else { return Ok(true) };
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let left = pods.list(&ListParams::default().labels(selector)).await.context("failed to list the operator's pods")?;
+    Ok(left.items.is_empty())
 }
 
 /// Deployments of all namespaces, with what has their name.

@@ -127,6 +127,10 @@ pub struct Generation {
 impl GenerationRequest {
     /// Reads the JSON. The error names the field.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
+        // serde would read an array as the fields in their order.
+        if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+            return Err(ApiError::malformed("the body must be a JSON object, such as {\"prompt\": \"pizza\"}"));
+        }
         let mut reader = serde_json::Deserializer::from_slice(body);
         let request: Self = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(&error))?;
         reader.end().map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;

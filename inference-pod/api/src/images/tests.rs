@@ -70,9 +70,9 @@ fn every_broken_rule_is_a_400_that_names_its_field() {
 
 #[test]
 fn a_body_that_is_not_a_json_object_is_a_400() {
-    for body in ["", "{", "[]", "null", "{\"prompt\": \"a\"} x", "{}", "\u{feff}{}"] {
+    for body in ["", "{", "[]", "[\"pizza\"]", " [1]", "null", "{\"prompt\": \"a\"} x", "{}", "\u{feff}{}"] {
         let error = GenerationRequest::parse(body.as_bytes()).expect_err(body);
-        assert_eq!(error.status, 400, "{body}");
+        assert_eq!((error.status, error.param), (400, None), "{body}");
     }
 }
 
