@@ -1,0 +1,67 @@
+"""Writes the trained parts as one folder in the layout of diffusers' StableDiffusionPipeline, in fp16."""
+
+import argparse
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from transformers import CLIPTextModel, CLIPTokenizer
+
+import architecture
+
+LIMIT_BYTES = 16_000_000
+# Where the parts were read from is nobody's business.
+LEFT_OUT = ("_name_or_path", "is_local", "local_files_only")
+
+
+def assemble(work: Path, name: str) -> StableDiffusionPipeline:
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    text = architecture.text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    unet = architecture.unet()
+    state = torch.load(work / f"{name}.pt", weights_only=True)
+    text.load_state_dict(state["ema_text"])
+    unet.load_state_dict(state["ema_unet"])
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=text, tokenizer=tokenizer, unet=unet,
+        scheduler=architecture.sampler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+def tidy(folder: Path) -> None:
+    for config in folder.rglob("*.json"):
+        if config.name != "tokenizer.json":
+            kept = {k: v for k, v in json.loads(config.read_text()).items() if k not in LEFT_OUT}
+            config.write_text(json.dumps(kept, indent=2) + "\n")
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # a server reads it as another user
+
+
+def digest(folder: Path) -> str:
+    """`cd folder && find * -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum`"""
+    files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: str(p.relative_to(folder)).encode())
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder)}\n" for p in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--name", default="diffusion", help="which checkpoint")
+    args = parser.parse_args()
+    pipeline = assemble(args.work, args.name).to(torch.float16)
+    shutil.rmtree(args.out, ignore_errors=True)
+    pipeline.save_pretrained(args.out, safe_serialization=True)
+    tidy(args.out)
+    weights = sum(p.stat().st_size for p in args.out.rglob("*.safetensors"))
+    for part in ("vae", "unet", "text_encoder"):
+        print(f"{part}: {architecture.parameters(getattr(pipeline, part)) / 1e6:.2f} M parameters")
+    print(f"weights {weights / 1e6:.2f} MB\ndigest {digest(args.out)}")
+    if weights > LIMIT_BYTES:
+        raise SystemExit(f"more than {LIMIT_BYTES} bytes of weights")
+
+
+if __name__ == "__main__":
+    main()
