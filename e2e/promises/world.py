@@ -25,7 +25,7 @@ def pool(name: str, **spec) -> dict:
 
 def model(name: str, namespace: str = "default", **spec) -> dict:
     base = {"checkpoint": {"uri": "file:///models/emoji", "digest": build.digest()}, "memory": "256Mi",
-            "defaults": {"size": "64x64", "steps": 20, "guidanceScale": 4}, "limits": {"maxPixels": 4096, "maxSteps": 100, "maxImages": 10}}
+            "defaults": {"size": "64x64", "steps": 20, "guidanceScale": 3}, "limits": {"maxPixels": 4096, "maxSteps": 100, "maxImages": 10}}
     return {"apiVersion": "easel.dev/v1alpha1", "kind": "ImageModel", "metadata": {"name": name, "namespace": namespace},
             "spec": {**copy.deepcopy(base), **spec}}
 

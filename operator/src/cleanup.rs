@@ -65,7 +65,8 @@ async fn stop_deployment(client: &Client, namespace: &str, name: &str, timeout: 
 async fn gone(client: &Client, namespace: &str, selector: Option<&str>) -> anyhow::Result<bool> {
     let Some(selector) = selector else { return Ok(true) };
     let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let left = pods.list(&ListParams::default().labels(selector)).await.context("failed to list the operator's pods")?;
+    let left =
+        pods.list(&ListParams::default().labels(selector)).await.context("failed to list the operator's pods")?;
     Ok(left.items.is_empty())
 }
 
