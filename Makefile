@@ -13,7 +13,7 @@ up: ## build, start a cluster, install, draw a picture (CLUSTER=current: the one
 down: ## stop the local cluster and remove what it made; built programs stay in the cache
 	@$(PYTHON) e2e/cluster/cluster.py down
 
-test: ## prove all of it: lints, unit tests, parity, and the promises on a real cluster
+test: ## prove all of it: lints, unit tests, parity, and the promises on the local cluster, which it takes down
 	@$(PYTHON) e2e/test.py
 
 test-quick: ## what needs no cluster
