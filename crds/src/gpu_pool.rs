@@ -76,10 +76,45 @@ pub struct GpuPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 32))]
     pub tolerations: Vec<Toleration>,
+    /// Where fetched checkpoints are kept. Left out: in each pod by itself, as much as its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+    /// What a checkpoint must prove before a replica of this pool loads it, beside its digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<Verification>,
     /// Image of the inference pod. Left out: the one that the operator was installed with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
+}
+
+/// Where fetched checkpoints are kept: on the node, shared by the pool's pods there, or in each pod by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.hostPath) && has(self.claimName))").message("name hostPath or claimName, not both"))]
+pub struct Cache {
+    /// Bytes that checkpoints may take; what was used longest ago goes first, and never what a pod holds.
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("size must be more than 0 bytes, such as 50Gi"))]
+    pub size: Quantity,
+    /// A folder of the node that user 65532 may write to, shared by all pods of the pool there. Needs a namespace that
+    /// allows host paths.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^/[^:]+$"), length(max = 512))]
+    pub host_path: Option<String>,
+    /// A PersistentVolumeClaim in the operator's namespace, for Shared models' pods: a volume that is local to each
+    /// node, or one that several nodes may write to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub claim_name: Option<String>,
+}
+
+/// What a checkpoint must prove before a replica of this pool loads it, beside its digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// PEM public keys (as cosign makes them); one of them must have signed the checkpoint.
+    #[schemars(length(min = 1, max = 16), inner(length(max = 4096)))]
+    pub public_keys: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

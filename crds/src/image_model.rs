@@ -42,6 +42,7 @@ use crate::Quantity;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!self.checkpoint.uri.startsWith('pvc://') || self.placement == 'Dedicated'").message("a pvc:// checkpoint needs placement: Dedicated, because a volume claim is only visible in the model's own namespace"),
+    validation = Rule::new("!self.checkpoint.uri.startsWith('image://') || self.placement == 'Dedicated'").message("an image:// checkpoint needs placement: Dedicated, because an image is mounted when a pod starts"),
     validation = Rule::new("self.defaults.steps <= self.limits.maxSteps").message("defaults.steps must not be above limits.maxSteps"),
     validation = Rule::new("int(self.defaults.size.split('x')[0]) * int(self.defaults.size.split('x')[1]) <= self.limits.maxPixels").message("defaults.size has more pixels than limits.maxPixels"),
     validation = Rule::new("self.placement == oldSelf.placement").message("placement can't change; create another ImageModel and move clients to it"),
@@ -72,22 +73,92 @@ pub struct ImageModelSpec {
     pub slo: Vec<Slo>,
 }
 
-/// A folder in the diffusers layout, pinned to its bytes.
+/// A checkpoint in the diffusers layout, pinned to its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.uri.startsWith('file:///') || self.uri.startsWith('pvc://')").message("uri must start with file:/// (a folder of the inference image) or pvc:// (CLAIM/FOLDER of a PersistentVolumeClaim)"),
+    validation = Rule::new("self.uri.matches('^(file:///|pvc://|image://|oci://|s3://)')").message("uri must start with file:/// (a folder of the inference image), pvc:// (CLAIM/FOLDER), image:// (an image volume), oci:// (REGISTRY/REPOSITORY) or s3:// (BUCKET/PREFIX)"),
     validation = Rule::new("!self.uri.startsWith('pvc://') || self.uri.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/.*)?$')").message("a pvc uri is pvc://CLAIM/FOLDER, where CLAIM is the name of a PersistentVolumeClaim"),
+    validation = Rule::new("!self.uri.matches('^(oci|image)://') || self.uri.matches('^(oci|image)://[A-Za-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?(@sha256:[0-9a-f]{64})?$')").message("an oci or image uri is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], such as oci://registry.example/models/emoji@sha256:…"),
+    validation = Rule::new("!self.uri.startsWith('s3://') || self.uri.matches('^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?$')").message("an s3 uri is s3://BUCKET/PREFIX"),
     validation = Rule::new("!self.uri.matches('(^|/)[.][.]?(/|$)')").message("uri must not contain . or .. as a folder"),
+    validation = Rule::new("has(self.digest) || self.uri.contains('@sha256:') || (has(self.resolveTag) && self.resolveTag)").message("a checkpoint must be pinned: write its digest (in digest, or as @sha256:… in an oci uri), or say resolveTag: true to pin the tag when it is applied"),
+    validation = Rule::new("!(has(self.resolveTag) && self.resolveTag) || (self.uri.startsWith('oci://') && !self.uri.contains('@sha256:') && !has(self.digest))").message("resolveTag is for an oci:// uri with a tag and without a digest"),
+    validation = Rule::new("!self.uri.startsWith('oci://') || !self.uri.contains('@sha256:') || !has(self.digest)").message("the uri carries the digest already; leave digest out"),
+    validation = Rule::new("!self.uri.startsWith('image://') || (self.uri.contains('@sha256:') && has(self.digest))").message("an image:// checkpoint needs both: @sha256:… of the image in the uri, so that the node fetches no other, and digest of the files in it"),
+    validation = Rule::new("!has(self.secretRef) || self.uri.matches('^(oci|s3)://')").message("secretRef is for oci:// and s3:// checkpoints, which the pod fetches itself"),
+    validation = Rule::new("!has(self.endpoint) || self.uri.startsWith('s3://')").message("endpoint is for s3:// checkpoints"),
+    validation = Rule::new("!has(self.region) || self.uri.startsWith('s3://')").message("region is for s3:// checkpoints"),
+    validation = Rule::new("!(has(self.plainHttp) && self.plainHttp) || self.uri.startsWith('oci://')").message("plainHttp is for oci:// checkpoints; write http:// in the endpoint of an s3:// one"),
+    validation = Rule::new("!has(self.signature) || !self.uri.startsWith('oci://')").message("the signatures of an oci:// checkpoint lie beside it in the registry; push them there"),
 )]
 pub struct Checkpoint {
-    /// Where it is: `file:///models/NAME` in the inference image, or `pvc://CLAIM/FOLDER`.
+    /// Where it is: `oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]`, `s3://BUCKET/PREFIX`, `file:///models/NAME` in
+    /// the inference image, `pvc://CLAIM/FOLDER`, or `image://REGISTRY/REPOSITORY@sha256:DIGEST` as an image volume.
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
-    /// SHA-256 of the folder's `sha256sum` listing, as the README's line for the shell prints it.
+    /// Of an oci artifact, its manifest's digest; of anything else, the SHA-256 of the files' `sha256sum` listing, as
+    /// `kubectl easel digest FOLDER` and the README's line for the shell print it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hexadecimal digits in lower case"))]
     #[schemars(length(max = 71))]
-    pub digest: String,
+    pub digest: Option<String>,
+    /// Pin the tag of an oci:// uri to what it names when the uri is first seen. The digest stands in
+    /// `status.checkpoint`; a tag that moves later changes nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resolve_tag: bool,
+    /// A Secret in the model's namespace. For oci://: of type `kubernetes.io/dockerconfigjson`, or with `username` and
+    /// `password`. For s3://: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_SESSION_TOKEN` if there is one.
+    /// `ca.crt` is trusted for the store's certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretRef>,
+    /// Base URL of an S3-compatible server. Left out: AWS of the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^/@?#]+(/[^?#]*)?$')").message("endpoint is a URL such as https://s3.example:9000"))]
+    pub endpoint: Option<String>,
+    /// Region of the bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9-]{1,64}$"))]
+    pub region: Option<String>,
+    /// Talk to the registry without TLS; for development.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plain_http: bool,
+    /// Base64 of a signature over the text of `digest`, as `kubectl easel sign` and `cosign sign-blob` make it, for
+    /// pools that demand one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub signature: Option<String>,
+}
+
+/// A Secret in the model's own namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+impl Checkpoint {
+    /// The digest that the spec itself names; `None` for a tag that is still to be resolved.
+    pub fn pinned(&self) -> Option<&str> {
+        match &self.digest {
+            Some(digest) => Some(digest),
+            None => self.uri.split_once('@').map(|(_, digest)| digest),
+        }
+    }
+}
+
+impl ImageModel {
+    /// The digest that pods are told: the spec's own, or the one that the tag was resolved to.
+    pub fn digest(&self) -> Option<&str> {
+        let resolved = || {
+            let status = self.status.as_ref()?.checkpoint.as_ref()?;
+            (self.spec.checkpoint.resolve_tag && status.uri == self.spec.checkpoint.uri)
+                .then_some(status.digest.as_deref())?
+        };
+        self.spec.checkpoint.pinned().or_else(resolved)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -191,11 +262,32 @@ pub struct ImageModelStatus {
     /// The checkpoint that ready replicas serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// The checkpoint that shall be served, and how far it has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pools: Vec<PoolReplicas>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The checkpoint that shall be served, and how far it has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointStatus {
+    /// The uri of the spec that `digest` belongs to.
+    pub uri: String,
+    /// The digest that pods are told: the spec's own, or what the tag was resolved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// While a replica fetches: bytes that the slowest one has, bytes in all, and a guess of the seconds left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

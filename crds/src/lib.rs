@@ -15,10 +15,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-pub use gpu_pool::{CapacityType, GpuPool, GpuPoolSpec, GpuPoolStatus, PoolLimits, Precision, Price};
+pub use gpu_pool::{
+    Cache, CapacityType, GpuPool, GpuPoolSpec, GpuPoolStatus, PoolLimits, Precision, Price, Verification,
+};
 pub use image_model::{
-    Checkpoint, Defaults, ImageModel, ImageModelSpec, ImageModelStatus, Limits, Placement, PoolReplicas, Replicas,
-    Sampler, Slo,
+    Checkpoint, CheckpointStatus, Defaults, ImageModel, ImageModelSpec, ImageModelStatus, Limits, Placement,
+    PoolReplicas, Replicas, Sampler, SecretRef, Slo,
 };
 pub use quantity::{Quantity, QuantityError};
 

@@ -54,10 +54,13 @@ impl TryFrom<&GpuPool> for Pool {
             precision: _,
             node_selector: _,
             tolerations: _,
+            cache,
+            verification: _,
             image: _,
         } = &pool.spec;
         // The planner does not count cores, but a pool whose pods can't be made is no pool.
         positive("spec.cpu", cpu)?;
+        cache.as_ref().map(|cache| positive("spec.cache.size", &cache.size)).transpose()?;
         let max_cost = max_usd_per_hour.as_deref().map(|text| price("spec.limits.usdPerHour", text));
         Ok(Self {
             price: price("spec.price.usdPerHour", usd_per_hour)?,
@@ -77,9 +80,10 @@ impl TryFrom<&ImageModel> for Model {
     type Error = Invalid;
 
     fn try_from(model: &ImageModel) -> Result<Self, Invalid> {
-        let ImageModelSpec { checkpoint, memory, defaults, limits: _, placement, pools, replicas, slo } = &model.spec;
+        let ImageModelSpec { checkpoint: _, memory, defaults, limits: _, placement, pools, replicas, slo } = &model.spec;
         Ok(Self {
-            digest: checkpoint.digest.clone(),
+            // A tag that is still to be resolved has no digest, and no pod is told of it.
+            digest: model.digest().unwrap_or_default().to_owned(),
             memory: Bytes(positive("spec.memory", memory)?),
             placement: match placement {
                 Placement::Shared => snapshot::Placement::Shared,

@@ -33,6 +33,9 @@ pub struct Residency {
 pub struct DesiredModel {
     pub id: ModelId,
     pub checkpoint: Checkpoint,
+    /// What the checkpoint's store asks for; not part of what the checkpoint is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
     pub defaults: ModelDefaults,
     pub limits: ModelLimits,
 }
@@ -58,13 +61,85 @@ impl std::fmt::Display for ModelId {
     }
 }
 
-/// A folder in the diffusers layout, and what its bytes must be.
+/// A checkpoint in the diffusers layout: where it is, and what its bytes must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// The folder as the pod sees it (the operator has turned `file://` and `pvc://` into it).
-    pub path: String,
-    /// `sha256:` + hex of the folder's `sha256sum` listing; see the README of `inference-pod`.
+    pub source: Source,
+    /// `sha256:` + hex. Of an OCI artifact, its manifest's digest; of anything else, the digest of the files'
+    /// `sha256sum` listing; see the README of `inference-pod`.
     pub digest: String,
+    /// Base64 of a signature over the text of `digest`, for sources that have no place for one. An OCI artifact's
+    /// signatures lie beside it in the registry, as cosign puts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+}
+
+/// Where a checkpoint's bytes come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Source {
+    /// A folder as the pod sees it (the operator has turned `file://`, `pvc://` and `image://` into it).
+    Folder { path: String },
+    /// An artifact in an OCI registry, fetched by digest.
+    Oci {
+        /// Host, and port if it is not the scheme's.
+        registry: String,
+        repository: String,
+        /// HTTP without TLS; for development.
+        plain_http: bool,
+    },
+    /// The objects under a prefix of a bucket.
+    S3 {
+        bucket: String,
+        /// Without slashes at its ends; may be empty.
+        prefix: String,
+        /// Base URL of the server; `None`: AWS of the region.
+        endpoint: Option<String>,
+        region: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder { path } => f.write_str(path),
+            Self::Oci { registry, repository, plain_http: _ } => write!(f, "oci://{registry}/{repository}"),
+            Self::S3 { bucket, prefix, endpoint: _, region: _ } => write!(f, "s3://{bucket}/{prefix}"),
+        }
+    }
+}
+
+/// What a store asks for before it gives anything. Read by the operator from the model's own Secret, and sent to
+/// nobody but the pods that shall hold the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Access {
+    Registry {
+        username: String,
+        password: Secret,
+        /// PEM of the authority that signed the server's certificate, when it is no public one.
+        ca: Option<String>,
+    },
+    S3 {
+        access_key_id: String,
+        secret_access_key: Secret,
+        session_token: Option<Secret>,
+        /// PEM of the authority that signed the server's certificate, when it is no public one.
+        ca: Option<String>,
+    },
+    /// Nothing secret, only an authority to trust.
+    Authority { ca: String },
+}
+
+/// Text that must not be read by who reads logs.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// What a request that does not say gets.
@@ -125,6 +200,8 @@ pub struct ModelReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ModelState {
+    /// On its way from the store, hashed while it comes. `seconds_left` is a guess from the last seconds' rate.
+    Fetching { done_bytes: u64, total_bytes: u64, seconds_left: Option<u64> },
     Verifying { done_bytes: u64, total_bytes: u64 },
     Loading,
     WarmingUp,
@@ -132,15 +209,30 @@ pub enum ModelState {
     Refused { reason: RefusalReason, message: String },
 }
 
-/// Why a checkpoint is not served. Becomes the reason of the ImageModel's `CheckpointVerified` condition.
+/// Why a checkpoint is not served. Becomes the reason of the ImageModel's `CheckpointVerified` condition. The pod tries
+/// again by itself, with growing pauses, what can mend itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RefusalReason {
-    /// Nothing at that path.
+    /// Nothing at that path, in that repository, under that prefix.
     NotFound,
+    /// The store does not answer, or broke off.
+    Unreachable,
+    /// The store wants a credential, or does not accept this one (any more).
+    Unauthorized,
+    /// The store gave fewer bytes than it promised.
+    Truncated,
+    /// No room for the files in the pod's cache.
+    NoSpace,
     /// The bytes are not those of the digest.
     DigestMismatch,
     /// Not the diffusers layout, a class or a dtype that no pipeline knows.
     Unsupported,
+    /// A pickle, or another file that may run code when it is read.
+    UnsafeFormat,
+    /// The pool demands a signature, and there is none.
+    Unsigned,
+    /// There are signatures, and none was made with a key that the pool trusts.
+    SignatureInvalid,
     /// The bytes are right, but loading or the warm-up step failed.
     LoadFailed,
 }
@@ -159,6 +251,15 @@ mod tests {
     fn a_new_leader_is_above_anything_that_the_old_one_sends() {
         let old = Generation { term: 3, sequence: u64::MAX };
         assert!(Generation { term: 4, sequence: 0 } > old);
+    }
+
+    #[test]
+    fn a_secret_is_sent_and_never_shown() {
+        let (password, ca) = (Secret("hunter2".into()), None);
+        let access = Access::Registry { username: "u".into(), password, ca };
+        let json = serde_json::to_string(&access).unwrap();
+        assert_eq!(serde_json::from_str::<Access>(&json).unwrap(), access);
+        assert!(!format!("{access:?}").contains("hunter2"));
     }
 
     #[test]

@@ -55,6 +55,10 @@ class Captions:
             return ", ".join([name, *random.sample(tags, min(len(tags), random.randint(1, 2)))])
         return random.choice(self.aliases[index])
 
+    def all(self) -> list[str]:
+        """Whatever `draw` makes its captions of, each once."""
+        return [*TEMPLATES, *(text for parts in (*self.called, *self.tags, *self.aliases) for text in parts)]
+
 
 def load_meta(work: Path) -> list[dict]:
     return json.loads((work / "meta.json").read_text())

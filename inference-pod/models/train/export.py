@@ -11,6 +11,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import architecture
+import captions
+import words
 
 LIMIT_BYTES = 16_000_000
 # Where the parts were read from is nobody's business.
@@ -31,7 +33,7 @@ def assemble(work: Path, name: str) -> StableDiffusionPipeline:
 
 def tidy(folder: Path) -> None:
     for config in folder.rglob("*.json"):
-        if config.name != "tokenizer.json":
+        if config.name not in ("tokenizer.json", "known_words.json"):
             kept = {k: v for k, v in json.loads(config.read_text()).items() if k not in LEFT_OUT}
             config.write_text(json.dumps(kept, indent=2) + "\n")
     for path in folder.rglob("*"):
@@ -54,6 +56,7 @@ def main() -> None:
     pipeline = assemble(args.work, args.name).to(torch.float16)
     shutil.rmtree(args.out, ignore_errors=True)
     pipeline.save_pretrained(args.out, safe_serialization=True)
+    words.write(args.out / "tokenizer", captions.Captions(captions.load_meta(args.work)).all())
     tidy(args.out)
     weights = sum(p.stat().st_size for p in args.out.rglob("*.safetensors"))
     for part in ("vae", "unet", "text_encoder"):
