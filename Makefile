@@ -10,6 +10,9 @@ help: ## list the targets
 up: ## build, start a cluster, install, draw a picture (CLUSTER=current: the one that kubectl points at)
 	@$(PYTHON) e2e/up.py --cluster $(CLUSTER) $(if $(OPERATOR_IMAGE),--operator-image $(OPERATOR_IMAGE)) $(if $(INFERENCE_IMAGE),--inference-image $(INFERENCE_IMAGE))
 
+stores: ## start a registry and an S3-compatible server in the local cluster; say how to push there
+	@$(PYTHON) e2e/stores up && $(PYTHON) e2e/stores login
+
 down: ## stop the local cluster and remove what it made; built programs stay in the cache
 	@$(PYTHON) e2e/cluster/cluster.py down
 
@@ -34,4 +37,4 @@ digest: ## print the digest of the default checkpoint
 soak: ## draw for SECONDS (default 600) on the running cluster while pods and leaders are killed, seeded by SEED
 	@$(PYTHON) e2e/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
-.PHONY: help up down test test-quick deps generate images digest soak
+.PHONY: help up stores down test test-quick deps generate images digest soak

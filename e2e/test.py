@@ -18,6 +18,7 @@ from easel.kube import Cluster  # noqa: E402
 from onenode import down, up  # noqa: E402
 from onenode import build as upstream  # noqa: E402
 from onenode.progress import Failure, say  # noqa: E402
+from stores import lifecycle as stores  # noqa: E402
 
 # How the runners that the stages use close; a stage that matches none counts as one check by its exit status.
 CARGO = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed", re.MULTILINE)
@@ -100,6 +101,7 @@ def cluster(tally: Tally, keep: bool) -> None:
     build.binaries()
     operator, inference = build.images(load=True)
     install.charts(Cluster(), operator, inference)
+    stores.ensure(Cluster())
     clients = toolchain.python_packages(*toolchain.CLIENTS)
     stage(tally, "promises", sys.executable, "-m", "unittest", "discover", "--verbose", "--start-directory", "e2e/promises",
           "--top-level-directory", "e2e", environment={"PYTHONPATH": str(clients)})
@@ -120,6 +122,7 @@ def main() -> int:
         units(tally)
         if not options.quick:
             upstream.build()
+            upstream.build_stores()
             charts(tally)
             cluster(tally, options.keep)
     except (Failure, AssertionError, subprocess.CalledProcessError) as failure:

@@ -9,15 +9,14 @@ from pathlib import Path
 from easel import paths
 from onenode.progress import step
 
-PACKAGES = ("-p", "easel-operator", "-p", "easel-inference", "--features", "easel-inference/torch")
-OPERATOR = paths.TARGET / "release" / "easel-operator"
-INFERENCE = paths.TARGET / "release" / "easel-inference"
+PACKAGES = ("-p", "easel-operator", "-p", "easel-inference", "-p", "kubectl-easel", "--features", "easel-inference/torch")
+OPERATOR, INFERENCE, KUBECTL_EASEL = (paths.TARGET / "release" / name for name in ("easel-operator", "easel-inference", "kubectl-easel"))
 
 
 def binaries() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=paths.ROOT, capture_output=True, text=True, check=False)
     environment = {**os.environ, "EASEL_COMMIT": commit.stdout.strip() or "unknown"}
-    with step("binaries", "easel-operator, easel-inference (release)"):
+    with step("binaries", "easel-operator, easel-inference, kubectl-easel (release)"):
         subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES], cwd=paths.ROOT, env=environment, check=True)
 
 
@@ -42,8 +41,8 @@ def _archive(load: bool, tag: str, *what) -> None:
     subprocess.run([*command, *(["--load"] if load else [])], check=True)
 
 
-def digest() -> str:
-    """What pins the default checkpoint, as `sha256sum` sees it."""
+def digest(folder: Path = paths.MODEL) -> str:
+    """What pins a folder's files, by default the default checkpoint's, as `sha256sum` sees it."""
     listing = "find * -type f | LC_ALL=C sort | xargs -d '\\n' sha256sum | sha256sum"
-    done = subprocess.run(["bash", "-c", listing], cwd=paths.MODEL, capture_output=True, text=True, check=True)
+    done = subprocess.run(["bash", "-c", listing], cwd=folder, capture_output=True, text=True, check=True)
     return "sha256:" + done.stdout.split()[0]

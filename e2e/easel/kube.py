@@ -21,8 +21,10 @@ class Cluster:
             self.environment["KUBECONFIG"] = str(settings.KUBECONFIG)
             self.environment["PATH"] = f"{build.upstream_folder()}:{os.environ['PATH']}"
 
-    def run(self, *argv: str, stdin: str | None = None, check: bool = True, timeout: float = 300) -> subprocess.CompletedProcess:
-        done = subprocess.run(list(argv), input=stdin, capture_output=True, text=True, env=self.environment, timeout=timeout, check=False)
+    def run(self, *argv: str, stdin: str | None = None, check: bool = True, timeout: float = 300,
+            environment: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+        done = subprocess.run(list(argv), input=stdin, capture_output=True, text=True, env={**self.environment, **(environment or {})},
+                              timeout=timeout, check=False)
         if check and done.returncode != 0:
             raise Failure(f"{' '.join(argv)[:200]} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
         return done

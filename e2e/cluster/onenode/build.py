@@ -48,6 +48,12 @@ UPSTREAM = (
     Program("helm", f"{HELM}/cmd/helm"),
 )
 OWN = (Program("pause", "./pause"), Program("relay", "./relay"), Program("probe", "./probe"))
+STORES = (
+    Program("registry", "./registry"),
+    Program("s3", "./s3"),
+    Program("throttle", "./throttle"),
+    Program("oras", "oras.land/oras/cmd/oras"),
+)
 
 
 def linker_flags() -> str:
@@ -81,9 +87,15 @@ def own_folder() -> Path:
     return _folder("programs", settings.PROGRAMS, "-s -w")
 
 
+def stores_folder() -> Path:
+    return _folder("stores", settings.STORES, "-s -w")
+
+
 def binary(name: str) -> Path:
-    folder = own_folder() if any(p.name == name for p in OWN) else upstream_folder()
-    return folder / name
+    for programs, folder in ((OWN, own_folder), (STORES, stores_folder)):
+        if any(p.name == name for p in programs):
+            return folder() / name
+    return upstream_folder() / name
 
 
 def build() -> None:
@@ -92,12 +104,17 @@ def build() -> None:
     _build_all(UPSTREAM, settings.MODULES, upstream_folder(), linker_flags())
 
 
+def build_stores() -> None:
+    """The registry, the S3 server and what tests use beside them; a cluster runs without."""
+    _build_all(STORES, settings.STORES, stores_folder(), "-s -w")
+
+
 def _build_all(programs: tuple[Program, ...], source: Path, folder: Path, flags: str) -> None:
     missing = [p for p in programs if not (folder / p.name).exists()]
     if not missing:
         return
     if not shutil.which("go"):
-        raise Failure("Go is missing: install Go 1.26.6 or newer and put it into PATH")
+        raise Failure("Go is missing: install Go 1.26.7 or newer and put it into PATH")
     say("build", f"{len(missing)} of {len(programs)} programs into {folder}")
     began = time.monotonic()
     for program in missing:

@@ -8,6 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 MODULES = HERE / "gomod"  # Kubernetes and its companions, pinned
 PROGRAMS = HERE / "programs"  # our own pause, relay and probe
+STORES = HERE / "stores"  # a registry and an S3 server for tests, pinned
 
 CACHE = Path(os.environ.get("EASEL_CACHE") or Path.home() / ".cache" / "easel").resolve()
 STATE = CACHE / "cluster"
@@ -40,6 +41,8 @@ EXPOSED = {
     "gateway": (8080, 30080),
     "admin": (8081, 30081),
     "smoke": (30089, 30089),
+    "registry": (5000, 30500),
+    "s3": (9000, 30900),
 }
 API_URL = f"https://127.0.0.1:{EXPOSED['api'][0]}"
 
