@@ -3,6 +3,7 @@
 
 mod authorize;
 mod connection;
+mod handover;
 mod images;
 mod metrics;
 mod probes;
@@ -19,9 +20,8 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
 use clap::Args;
-use easel_api::engine::{REPORT_PATH, RESIDENCY_PATH};
+use easel_api::engine::{HANDOVER_PATH, REPORT_PATH, RESIDENCY_PATH};
 use easel_api::error::ApiError;
-use easel_api::identity::Identity;
 use easel_api::images::{GENERATIONS_PATH, MODELS_PATH};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::drain::Drain;
 use crate::engine::EngineHandle;
-use authorize::allow;
+use authorize::{Action, guard};
 use connection::Acceptor;
 pub use metrics::ServerMetrics;
 use respond::Refused;
@@ -92,7 +92,7 @@ impl Servers {
         let (stopping, stop) = watch::channel(false);
         let shared = Shared { engine, drain, metrics, stopping: stop.clone() };
         let certificates = tls::Certificates::load(&flags.tls_dir)?;
-        let config = certificates.config();
+        let current = certificates.current();
         let engine = bind(flags.listen).await?;
         let probes = bind(flags.probes_listen).await?;
         let scrapes = bind(flags.metrics_listen).await?;
@@ -100,7 +100,7 @@ impl Servers {
             Addresses { engine: engine.local_addr()?, probes: probes.local_addr()?, metrics: scrapes.local_addr()? };
         let mut tasks = JoinSet::new();
         tasks.spawn(certificates.watch(Duration::from_millis(flags.tls_poll_ms), stop.clone()));
-        tasks.spawn(connection::serve(engine, Acceptor::Tls(config), engine_routes(&shared), stop.clone()));
+        tasks.spawn(connection::serve(engine, Acceptor::Tls(current), engine_routes(&shared), stop.clone()));
         tasks.spawn(connection::serve(probes, Acceptor::Plain, probes::routes(&shared), stop.clone()));
         tasks.spawn(connection::serve(scrapes, Acceptor::Plain, metrics::routes(Arc::new(registry)), stop));
         Ok(Self { addresses, stopping, tasks })
@@ -123,12 +123,12 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 fn engine_routes(shared: &Shared) -> Router {
     use axum::routing::{get, post, put};
-    let both = &[Identity::Gateway, Identity::Operator];
     Router::new()
-        .route(GENERATIONS_PATH, allow(post(images::generate), both))
-        .route(MODELS_PATH, allow(get(images::models), both))
-        .route(RESIDENCY_PATH, allow(put(residency::put), &[Identity::Operator]))
-        .route(REPORT_PATH, allow(get(residency::report), both))
+        .route(GENERATIONS_PATH, guard(post(images::generate), Action::Draw))
+        .route(MODELS_PATH, guard(get(images::models), Action::ReadReport))
+        .route(RESIDENCY_PATH, guard(put(residency::put), Action::PutResidency))
+        .route(REPORT_PATH, guard(get(residency::report), Action::ReadReport))
+        .route(HANDOVER_PATH, guard(post(handover::take), Action::HandOver))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_path)
         .with_state(shared.clone())

@@ -1,39 +1,78 @@
-//! Who is who between gateway, operator and pods: the URI in a client certificate, the host name in a server's.
-//! Only names; certificates are made by the operator and checked by rustls.
+//! Who is who between gateway, operator and pods: the URI in a certificate, the host name in a server's.
+//! Only names; certificates are made by the operator and checked by rustls, and who may do what is the pod's to say.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-/// A caller, as the one URI SAN of its client certificate says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+const TRUST_DOMAIN: &str = "spiffe://easel.internal/";
+const PODS: &str = "pods/";
+
+/// A caller, as the one URI SAN of its certificate says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Identity {
-    /// Plans and writes: the only one that may PUT residency.
+    /// Plans and writes.
     Operator,
     /// Sends requests and reads reports.
     Gateway,
+    /// Any pod of this Deployment.
+    Pods(Deployment),
+}
+
+/// Pods of one Deployment are one party: they hold the same models for the same tenants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deployment {
+    pub namespace: String,
+    pub name: String,
 }
 
 impl Identity {
-    pub const ALL: [Self; 2] = [Self::Operator, Self::Gateway];
+    /// Those of the control plane; pods have as many as there are Deployments.
+    pub const CONTROL: [Self; 2] = [Self::Operator, Self::Gateway];
 
-    pub fn uri(self) -> &'static str {
+    pub fn uri(&self) -> Cow<'static, str> {
         match self {
-            Self::Operator => "spiffe://easel.internal/operator",
-            Self::Gateway => "spiffe://easel.internal/gateway",
+            Self::Operator => "spiffe://easel.internal/operator".into(),
+            Self::Gateway => "spiffe://easel.internal/gateway".into(),
+            Self::Pods(Deployment { namespace, name }) => format!("{TRUST_DOMAIN}{PODS}{namespace}/{name}").into(),
         }
     }
 
+    /// Only what [`Identity::uri`] writes: no other spelling is anybody's.
     pub fn from_uri(uri: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|identity| identity.uri() == uri)
+        match uri.strip_prefix(TRUST_DOMAIN)? {
+            "operator" => Some(Self::Operator),
+            "gateway" => Some(Self::Gateway),
+            path => {
+                let (namespace, name) = path.strip_prefix(PODS)?.split_once('/')?;
+                let deployment = || Deployment { namespace: namespace.to_owned(), name: name.to_owned() };
+                (is_label(namespace) && is_label(name)).then(|| Self::Pods(deployment()))
+            }
+        }
     }
+}
+
+/// As Kubernetes names namespaces, and Easel its Deployments.
+fn is_label(text: &str) -> bool {
+    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= 63 && edge(text.bytes().next()) && edge(text.bytes().last()) && text.bytes().all(inner)
 }
 
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Operator => "operator",
-            Self::Gateway => "gateway",
-        })
+        match self {
+            Self::Operator => f.write_str("operator"),
+            Self::Gateway => f.write_str("gateway"),
+            Self::Pods(deployment) => write!(f, "pods of {deployment}"),
+        }
+    }
+}
+
+impl fmt::Display for Deployment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, name } = self;
+        write!(f, "{namespace}/{name}")
     }
 }
 
@@ -84,9 +123,34 @@ mod tests {
 
     #[test]
     fn every_identity_reads_back_and_strangers_do_not() {
-        for identity in Identity::ALL {
-            assert_eq!(Identity::from_uri(identity.uri()), Some(identity));
+        let pods = Deployment { namespace: "easel-system".into(), name: "easel-pool-cpu".into() };
+        for identity in Identity::CONTROL.into_iter().chain([Identity::Pods(pods)]) {
+            assert_eq!(Identity::from_uri(&identity.uri()), Some(identity));
         }
-        assert_eq!(Identity::from_uri("spiffe://easel.internal/admin"), None);
+        for path in [
+            "admin",
+            "",
+            "pods",
+            "pods/",
+            "pods/a",
+            "pods/a/",
+            "pods//b",
+            "pods/a/b/c",
+            "pods/A/b",
+            "pods/a/b-",
+            "pods/a/b?x",
+            "operator/",
+        ] {
+            assert_eq!(Identity::from_uri(&format!("spiffe://easel.internal/{path}")), None, "{path}");
+        }
+        for uri in [
+            "operator",
+            "spiffe://easel.example/operator",
+            "https://easel.internal/operator",
+            "SPIFFE://easel.internal/operator",
+        ] {
+            assert_eq!(Identity::from_uri(uri), None, "{uri}");
+        }
+        assert_eq!(Identity::from_uri(&format!("spiffe://easel.internal/pods/{}/b", "a".repeat(64))), None);
     }
 }

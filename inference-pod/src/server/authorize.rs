@@ -1,5 +1,7 @@
-//! Who calls, and whether they may. Reads the one URI of a verified client certificate.
+//! Who calls, and whether they may. Reads the one URI of a verified certificate.
 //! rustls has proved the certificate before; nothing here trusts one that it has not.
+
+mod rules;
 
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
@@ -13,10 +15,16 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Shared;
 use super::respond::Refused;
+use rules::may;
+pub(super) use rules::{Action, Here};
 
-/// The caller of this connection; `None` for a certificate of our CA that names nobody we know.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Caller(pub(super) Option<Identity>);
+/// Both ends of a connection, as they were when it was made.
+#[derive(Clone, Debug)]
+pub(super) struct Ends {
+    /// `None` for a certificate of our CA that names nobody we know, and on ports without TLS.
+    pub(super) caller: Option<Identity>,
+    pub(super) here: Here,
+}
 
 /// Exactly one URI SAN, and one that we know: a certificate with two names is nobody's.
 pub(super) fn identify(certificate: &CertificateDer<'_>) -> Option<Identity> {
@@ -30,24 +38,25 @@ pub(super) fn identify(certificate: &CertificateDer<'_>) -> Option<Identity> {
     Identity::from_uri(uri)
 }
 
-/// This route is for these callers; anyone else gets 403.
-pub(super) fn allow(route: MethodRouter<Shared>, who: &'static [Identity]) -> MethodRouter<Shared> {
-    route.route_layer(from_fn_with_state(who, check))
+/// This route does that; whoever may not do it gets 403.
+pub(super) fn guard(route: MethodRouter<Shared>, action: Action) -> MethodRouter<Shared> {
+    route.route_layer(from_fn_with_state(action, check))
 }
 
-async fn check(State(who): State<&'static [Identity]>, request: Request, next: Next) -> Response {
-    let caller = request.extensions().get::<Caller>().and_then(|caller| caller.0);
-    match caller {
-        Some(identity) if who.contains(&identity) => next.run(request).await,
-        Some(identity) => refuse(&request, &format!("the identity '{identity}'")),
-        None => refuse(&request, "a certificate without an identity of easel"),
+async fn check(State(action): State<Action>, request: Request, next: Next) -> Response {
+    let ends = request.extensions().get::<Ends>();
+    let verdict = match ends.and_then(|ends| Some((ends.caller.as_ref()?, &ends.here))) {
+        Some((caller, here)) => may(caller, action, here).map_err(|denied| denied.to_string()),
+        None => Err("a certificate without an identity of easel may do nothing".to_owned()),
+    };
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(why) => {
+            let (method, path) = (request.method(), request.uri().path());
+            tracing::warn!(%method, path, why, "forbidden");
+            Refused(ApiError::forbidden(format!("{why} ({method} {path})"))).into_response()
+        }
     }
-}
-
-fn refuse(request: &Request, who: &str) -> Response {
-    let (method, path) = (request.method(), request.uri().path());
-    tracing::warn!(%method, path, who, "forbidden");
-    Refused(ApiError::forbidden(format!("{who} may not {method} {path}"))).into_response()
 }
 
 #[cfg(test)]
@@ -64,8 +73,9 @@ mod tests {
     #[test]
     fn a_certificate_is_known_by_its_only_uri() {
         let (operator, gateway) = (Identity::Operator.uri(), Identity::Gateway.uri());
-        assert_eq!(identify(&certificate(&[gateway])), Some(Identity::Gateway));
-        assert_eq!(identify(&certificate(&[operator, gateway])), None);
+        assert_eq!(identify(&certificate(&[&gateway])), Some(Identity::Gateway));
+        assert_eq!(identify(&certificate(&[&operator, &gateway])), None);
+        assert_eq!(identify(&certificate(&[&gateway, &gateway])), None);
         assert_eq!(identify(&certificate(&["spiffe://other.example/operator"])), None);
         assert_eq!(identify(&certificate(&[])), None);
         assert_eq!(identify(&CertificateDer::from(vec![1, 2, 3])), None);

@@ -19,8 +19,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
-use super::authorize::{Caller, identify};
-use super::tls::Current;
+use super::authorize::{Ends, Here, identify};
+use super::tls::{Current, Served};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the head of a request; also how long an idle connection is kept (HTTP/1.1).
@@ -65,13 +65,13 @@ pub(super) async fn serve(
             tracing::warn!(limit = MAX_CONNECTIONS, "too many connections, one closed");
             continue;
         };
-        let tls = match &acceptor {
+        let served = match &acceptor {
             Acceptor::Plain => None,
-            Acceptor::Tls(current) => Some(TlsAcceptor::from(current.load_full())),
+            Acceptor::Tls(current) => Some(current.load_full()),
         };
         let (router, watcher) = (router.clone(), graceful.watcher());
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, tls, router, watcher).await {
+            if let Err(error) = converse(stream, served, router, watcher).await {
                 tracing::debug!(error = format!("{error:#}"), "connection ended");
             }
             drop(place);
@@ -81,20 +81,28 @@ pub(super) async fn serve(
     graceful.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router, watcher: Watcher) -> anyhow::Result<()> {
+async fn converse(
+    stream: TcpStream,
+    served: Option<Arc<Served>>,
+    router: Router,
+    watcher: Watcher,
+) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let Some(tls) = tls else {
-        return requests(stream, builder().http1_only(), router, Caller(None), watcher).await;
+    let Some(served) = served else {
+        let ends = Ends { caller: None, here: Here::Unnamed };
+        return requests(stream, builder().http1_only(), router, ends, watcher).await;
     };
-    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await;
+    let shaken = TlsAcceptor::from(served.config.clone()).accept(stream);
+    let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await;
     let stream = shaken.context("the handshake took too long")?.context("failed to shake hands")?;
     let session = stream.get_ref().1;
-    let caller = Caller(session.peer_certificates().and_then(|chain| identify(chain.first()?)));
+    let caller = session.peer_certificates().and_then(|chain| identify(chain.first()?));
+    let ends = Ends { caller, here: served.here.clone() };
     let builder = match session.alpn_protocol() {
         Some(b"h2") => builder().http2_only(),
         _ => builder().http1_only(),
     };
-    requests(stream, builder, router, caller, watcher).await
+    requests(stream, builder, router, ends, watcher).await
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -118,7 +126,7 @@ async fn requests<S>(
     stream: S,
     builder: Builder<TokioExecutor>,
     router: Router,
-    caller: Caller,
+    ends: Ends,
     watcher: Watcher,
 ) -> anyhow::Result<()>
 where
@@ -126,7 +134,7 @@ where
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(caller);
+        request.extensions_mut().insert(ends.clone());
         router.clone().call(request)
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);

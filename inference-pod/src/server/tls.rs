@@ -1,5 +1,5 @@
 //! The engine port's certificates: read from a mounted Secret, replaced while serving.
-//! Owns the TLS configuration; does not know who a certificate names.
+//! Owns the TLS configuration and the name of this pod; does not know what a caller may do.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +13,16 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
+use super::authorize::{Here, identify};
+
 /// What new connections use.
-pub(super) type Current = Arc<ArcSwap<ServerConfig>>;
+pub(super) type Current = Arc<ArcSwap<Served>>;
+
+/// With what this pod proves itself, and who it is by that.
+pub(super) struct Served {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) here: Here,
+}
 
 pub(super) struct Certificates {
     folder: PathBuf,
@@ -33,12 +41,12 @@ struct Files {
 impl Certificates {
     pub(super) fn load(folder: &Path) -> anyhow::Result<Self> {
         let files = Files::read(folder)?;
-        let config =
-            files.config().with_context(|| format!("failed to use the certificates in {}", folder.display()))?;
-        Ok(Self { folder: folder.to_owned(), files, current: Arc::new(ArcSwap::from_pointee(config)) })
+        let served =
+            files.served().with_context(|| format!("failed to use the certificates in {}", folder.display()))?;
+        Ok(Self { folder: folder.to_owned(), files, current: Arc::new(ArcSwap::from_pointee(served)) })
     }
 
-    pub(super) fn config(&self) -> Current {
+    pub(super) fn current(&self) -> Current {
         self.current.clone()
     }
 
@@ -59,9 +67,9 @@ impl Certificates {
             Ok(files) => files,
             Err(error) => return tracing::error!(error = format!("{error:#}"), "certificates kept"),
         };
-        match files.config() {
-            Ok(config) => {
-                self.current.store(Arc::new(config));
+        match files.served() {
+            Ok(served) => {
+                self.current.store(Arc::new(served));
                 tracing::info!(folder = %self.folder.display(), "certificates replaced");
             }
             // A rotation writes one file after the other; the next look sees them all.
@@ -82,8 +90,9 @@ impl Files {
         Ok(Self { certificate: read("tls.crt")?, key: read("tls.key")?, authority: read("ca.crt")? })
     }
 
-    /// A client certificate of the authority is required: without one the handshake fails.
-    fn config(&self) -> anyhow::Result<ServerConfig> {
+    /// A client certificate of the authority is required: without one the handshake fails. A configuration that
+    /// replaces another knows none of its sessions, so that no caller of a retired authority resumes one.
+    fn served(&self) -> anyhow::Result<Served> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         for authority in certificates(&self.authority).context("failed to read ca.crt")? {
@@ -93,6 +102,7 @@ impl Files {
             .build()
             .context("failed to trust ca.crt")?;
         let chain = certificates(&self.certificate).context("failed to read tls.crt")?;
+        let here = Here::from(chain.first().and_then(identify));
         let key = PrivateKeyDer::from_pem_slice(&self.key).context("failed to read tls.key")?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -100,7 +110,7 @@ impl Files {
             .with_single_cert(chain, key)
             .context("failed to pair tls.crt with tls.key")?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+        Ok(Served { config: Arc::new(config), here })
     }
 }
 

@@ -81,7 +81,7 @@ impl Binary {
 async fn sigterm_ends_the_process_with_zero_after_the_last_answer() {
     let (authority, folder) = prepare();
     let (mut binary, address) = Binary::start(folder.path(), &[]);
-    let client = |identity: Identity| -> Client { authority.client(&authority, Some(identity.uri()), address) };
+    let client = |identity: Identity| -> Client { authority.client(&authority, Some(&identity.uri()), address) };
     let (gateway, operator) = (client(Identity::Gateway), client(Identity::Operator));
     operator.hold(1, vec![desired(MODEL, checkpoint(&folder.path().join("model"), "a"))]).await;
     operator.report_until(|report| is_ready(report, MODEL)).await;
@@ -97,7 +97,7 @@ async fn sigterm_ends_the_process_with_zero_after_the_last_answer() {
 async fn sigterm_does_not_wait_for_a_checkpoint_that_loads() {
     let (authority, folder) = prepare();
     let (mut binary, address) = Binary::start(folder.path(), &["--fake-load-ms=600000"]);
-    let operator = authority.client(&authority, Some(Identity::Operator.uri()), address);
+    let operator = authority.client(&authority, Some(&Identity::Operator.uri()), address);
     operator.hold(1, vec![desired(MODEL, checkpoint(&folder.path().join("model"), "a"))]).await;
     operator.report_until(|report| report.models[0].state == ModelState::Loading).await;
     binary.terminate();

@@ -24,8 +24,8 @@ async fn a_client_without_a_certificate_does_not_get_through_the_handshake() {
 async fn a_client_of_another_authority_does_not_get_through_the_handshake() {
     let world = World::start(&[]).await;
     let stranger = Authority::new();
-    let uri = Some(Identity::Operator.uri());
-    let stranger = stranger.client(&world.authority, uri, world.pod.addresses().engine);
+    let uri = Identity::Operator.uri();
+    let stranger = stranger.client(&world.authority, Some(&uri), world.pod.addresses().engine);
     assert!(stranger.try_send(models()).await.is_err());
 }
 

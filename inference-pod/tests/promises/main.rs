@@ -8,6 +8,7 @@ mod finishes_before_it_stops;
 mod frees_the_engine_when_clients_leave;
 mod holds_what_the_operator_wants;
 mod knows_its_callers;
+mod lets_only_the_right_callers_in;
 mod refuses_bad_requests;
 mod rotates_certificates;
 mod serves_only_verified_bytes;

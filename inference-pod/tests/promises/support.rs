@@ -11,7 +11,7 @@ use easel_api::engine::{
     Checkpoint, DesiredModel, Generation, ModelDefaults, ModelId, ModelLimits, REPORT_PATH, RESIDENCY_PATH, Report,
     Residency,
 };
-use easel_api::identity::{Identity, pod_domain, pod_host};
+use easel_api::identity::{Deployment, Identity, pod_domain, pod_host};
 use easel_api::images::{GENERATIONS_PATH, SamplerKind};
 use easel_inference::checkpoint::digest::Listing;
 use easel_inference::fake::{FakeFlags, FakeLoader};
@@ -49,40 +49,59 @@ impl Authority {
         Self { certificate: certificate.der().clone(), pem: certificate.pem(), issuer: Issuer::new(params, key) }
     }
 
-    fn issue(&self, dns: &[String], uri: Option<&str>) -> (rcgen::Certificate, KeyPair) {
+    pub(crate) fn sign(&self, params: &CertificateParams) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(dns).unwrap();
-        params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// As the operator's Secret is mounted.
+    /// As the operator's Secret is mounted: of pods that are called, and call, by this authority's certificate.
     pub(crate) fn write_server(&self, folder: &Path) {
-        let (certificate, key) = self.issue(&[format!("*.{}", pod_domain("fake", "test"))], None);
-        std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
-        std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-        std::fs::write(folder.join("ca.crt"), &self.pem).unwrap();
+        self.write_server_that_trusts(&[self], folder);
     }
 
-    fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+    pub(crate) fn write_server_that_trusts(&self, trusted: &[&Self], folder: &Path) {
+        let mut params = CertificateParams::new([format!("*.{}", pod_domain("fake", "test"))]).unwrap();
+        params.subject_alt_names.push(uri(&Identity::Pods(here()).uri()));
+        let (certificate, key) = self.sign(&params);
+        let bundle: String = trusted.iter().map(|authority| authority.pem.as_str()).collect();
+        std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
+        std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.join("ca.crt"), bundle).unwrap();
+    }
+
+    fn trusting(trusted: &[&Self]) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
+        for authority in trusted {
+            roots.add(authority.certificate.clone()).unwrap();
+        }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         builder.with_root_certificates(roots)
     }
 
     /// A client of ours that trusts `server`'s certificates.
-    pub(crate) fn client(&self, server: &Self, uri: Option<&str>, address: SocketAddr) -> Client {
-        let (certificate, key) = self.issue(&["client.example".to_owned()], uri);
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let config = server.trusting().with_client_auth_cert(vec![certificate.der().clone()], key).unwrap();
-        Client { config: Arc::new(config), address }
+    pub(crate) fn client(&self, server: &Self, name: Option<&str>, address: SocketAddr) -> Client {
+        self.client_that_trusts(&[server], name, address)
+    }
+
+    pub(crate) fn client_that_trusts(&self, trusted: &[&Self], name: Option<&str>, address: SocketAddr) -> Client {
+        let mut params = CertificateParams::new(["client.example".to_owned()]).unwrap();
+        params.subject_alt_names.extend(name.map(uri));
+        Client::new(trusted, self.sign(&params), address)
     }
 
     pub(crate) fn client_without_certificate(&self, address: SocketAddr) -> Client {
-        Client { config: Arc::new(self.trusting().with_no_client_auth()), address }
+        Client { config: Arc::new(Self::trusting(&[self]).with_no_client_auth()), address }
     }
+}
+
+pub(crate) fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+/// Whose pod every pod of these tests is.
+pub(crate) fn here() -> Deployment {
+    Deployment { namespace: "test".into(), name: "fake".into() }
 }
 
 pub(crate) struct Answer {
@@ -108,6 +127,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn new(
+        trusted: &[&Authority],
+        (certificate, key): (rcgen::Certificate, KeyPair),
+        address: SocketAddr,
+    ) -> Self {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = Authority::trusting(trusted).with_client_auth_cert(vec![certificate.der().clone()], key).unwrap();
+        Self { config: Arc::new(config), address }
+    }
+
     /// TLS 1.3 tells a client that its certificate was refused with the first read, so this sends a request too.
     pub(crate) async fn try_send(&self, request: Request<Body>) -> anyhow::Result<Response<Incoming>> {
         let mut sender = self.connect().await?;
@@ -238,7 +267,7 @@ impl World {
         let flags = Flags::parse_from(line);
         let pod = Pod::start(FakeLoader::new(flags.fake), &flags.pod).await.unwrap();
         let address = pod.addresses().engine;
-        let client = |identity: Identity| authority.client(&authority, Some(identity.uri()), address);
+        let client = |identity: Identity| authority.client(&authority, Some(&identity.uri()), address);
         let (gateway, operator) = (client(Identity::Gateway), client(Identity::Operator));
         Self { authority, folder, pod, gateway, operator }
     }
