@@ -5,12 +5,15 @@
 //! |---|---|---|---|
 //! | `/engine/v1/residency` | PUT [`Residency`] → 200 [`Report`], 409 when older | operator | what shall be resident |
 //! | `/engine/v1/report` | GET → [`Report`] as JSON lines, one now and one at every change (at least every second) | operator, gateway | what is |
-//! | `/v1/images/generations` | POST [`crate::images::GenerationRequest`] | gateway, operator | draw |
+//! | `/engine/v1/handover` | POST → 501 | pods of the same Deployment | take a job over; this version does not yet |
+//! | `/v1/images/generations` | POST [`crate::images::GenerationRequest`] | gateway | draw |
 
 use serde::{Deserialize, Serialize};
 
 pub const RESIDENCY_PATH: &str = "/engine/v1/residency";
 pub const REPORT_PATH: &str = "/engine/v1/report";
+/// Pod to pod of one Deployment. This version answers 501: it takes no jobs over yet.
+pub const HANDOVER_PATH: &str = "/engine/v1/handover";
 
 /// Orders residencies: a new leader has a higher term, so that whatever an old one still sends is refused.
 /// The order of the fields is the order of comparison.
