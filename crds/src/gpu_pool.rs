@@ -88,7 +88,7 @@ pub struct GpuPoolSpec {
     pub image: Option<String>,
 }
 
-/// Where fetched checkpoints are kept: on the node, shared by the pool's pods there, or in each pod by itself.
+/// Where fetched checkpoints are kept: on the node, on a claim, or (neither is named) in each pod by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.hostPath) && has(self.claimName))").message("name hostPath or claimName, not both"))]
@@ -96,21 +96,23 @@ pub struct Cache {
     /// Bytes that checkpoints may take; what was used longest ago goes first, and never what a pod holds.
     #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("size must be more than 0 bytes, such as 50Gi"))]
     pub size: Quantity,
-    /// A folder of the node that user 65532 may write to, shared by all pods of the pool there. Needs a namespace that
-    /// allows host paths.
+    /// A folder of the node that user 65532 may write to, shared by all pods of the pool there, Dedicated ones too, and
+    /// by other pools that name it. Safe to share: every load hashes every byte again, so a spoilt file is only fetched
+    /// again; but who may enter one of the pods can read what is cached. Needs namespaces that allow host paths.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^/[^:]+$"), length(max = 512))]
     pub host_path: Option<String>,
-    /// A PersistentVolumeClaim in the operator's namespace, for Shared models' pods: a volume that is local to each
-    /// node, or one that several nodes may write to.
+    /// A PersistentVolumeClaim in the operator's namespace, for Shared models' pods: one that all of their nodes may
+    /// write to. Dedicated pods live in other namespaces and do not see it: each keeps a cache of this size by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: Option<String>,
 }
 
 /// What a checkpoint must prove before a replica of this pool loads it, beside its digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.publicKeys.all(key, key.startsWith('-----BEGIN PUBLIC KEY-----'))").message("a public key is PEM and begins with -----BEGIN PUBLIC KEY-----, as in the cosign.pub that cosign writes"))]
 pub struct Verification {
     /// PEM public keys (as cosign makes them); one of them must have signed the checkpoint.
     #[schemars(length(min = 1, max = 16), inner(length(max = 4096)))]

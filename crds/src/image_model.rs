@@ -94,7 +94,8 @@ pub struct ImageModelSpec {
 )]
 pub struct Checkpoint {
     /// Where it is: `oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST]`, `s3://BUCKET/PREFIX`, `file:///models/NAME` in
-    /// the inference image, `pvc://CLAIM/FOLDER`, or `image://REGISTRY/REPOSITORY@sha256:DIGEST` as an image volume.
+    /// the inference image, `pvc://CLAIM/FOLDER`, or `image://REGISTRY/REPOSITORY@sha256:DIGEST` as an image volume, which
+    /// nodes have by themselves from Kubernetes 1.35.
     #[schemars(length(min = 1, max = 1024))]
     pub uri: String,
     /// Of an oci artifact, its manifest's digest; of anything else, the SHA-256 of the files' `sha256sum` listing, as
@@ -103,13 +104,14 @@ pub struct Checkpoint {
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hexadecimal digits in lower case"))]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
-    /// Pin the tag of an oci:// uri to what it names when the uri is first seen. The digest stands in
+    /// Pin the tag of an oci:// uri (`latest` if it has none) to what it names when the uri is first seen. The digest stands in
     /// `status.checkpoint`; a tag that moves later changes nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resolve_tag: bool,
     /// A Secret in the model's namespace. For oci://: of type `kubernetes.io/dockerconfigjson`, or with `username` and
     /// `password`. For s3://: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_SESSION_TOKEN` if there is one.
-    /// `ca.crt` is trusted for the store's certificate.
+    /// `ca.crt` is trusted for the store's certificate. Read again every 20 seconds, so a rotated credential reaches
+    /// the pods by itself. For image:// the node pulls, with the pull secrets of the namespace's default service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
     /// Base URL of an S3-compatible server. Left out: AWS of the region.
@@ -144,20 +146,32 @@ impl Checkpoint {
     pub fn pinned(&self) -> Option<&str> {
         match &self.digest {
             Some(digest) => Some(digest),
-            None => self.uri.split_once('@').map(|(_, digest)| digest),
+            None if self.uri.starts_with("oci://") => self.uri.split_once('@').map(|(_, digest)| digest),
+            None => None,
         }
     }
 }
 
 impl ImageModel {
-    /// The digest that pods are told: the spec's own, or the one that the tag was resolved to.
+    /// The digest of the spec's checkpoint: the spec's own, or the one that its tag was resolved to.
     pub fn digest(&self) -> Option<&str> {
-        let resolved = || {
-            let status = self.status.as_ref()?.checkpoint.as_ref()?;
-            (self.spec.checkpoint.resolve_tag && status.uri == self.spec.checkpoint.uri)
-                .then_some(status.digest.as_deref())?
-        };
-        self.spec.checkpoint.pinned().or_else(resolved)
+        let wanted = &self.spec.checkpoint;
+        let resolved = || self.resolved().filter(|(uri, _)| wanted.resolve_tag && *uri == wanted.uri);
+        wanted.pinned().or_else(|| resolved().map(|(_, digest)| digest))
+    }
+
+    /// Uri and digest that pods are told: those of the spec, or, while its tag is still to be resolved, the ones before.
+    pub fn in_effect(&self) -> Option<(&str, &str)> {
+        match self.digest() {
+            Some(digest) => Some((&self.spec.checkpoint.uri, digest)),
+            None => self.resolved(),
+        }
+    }
+
+    /// What pods were told last, as the status remembers it.
+    fn resolved(&self) -> Option<(&str, &str)> {
+        let told = self.status.as_ref()?.checkpoint.as_ref()?;
+        Some((&told.uri, told.digest.as_deref()?))
     }
 }
 
@@ -278,7 +292,8 @@ pub struct ImageModelStatus {
 pub struct CheckpointStatus {
     /// The uri of the spec that `digest` belongs to.
     pub uri: String,
-    /// The digest that pods are told: the spec's own, or what the tag was resolved to.
+    /// The digest that pods are told: the spec's own, or what the tag was resolved to. While a new tag is still to be
+    /// resolved, `uri` and `digest` are those before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// While a replica fetches: bytes that the slowest one has, bytes in all, and a guess of the seconds left.

@@ -80,10 +80,11 @@ impl TryFrom<&ImageModel> for Model {
     type Error = Invalid;
 
     fn try_from(model: &ImageModel) -> Result<Self, Invalid> {
-        let ImageModelSpec { checkpoint: _, memory, defaults, limits: _, placement, pools, replicas, slo } = &model.spec;
+        let ImageModelSpec { checkpoint: _, memory, defaults, limits: _, placement, pools, replicas, slo } =
+            &model.spec;
         Ok(Self {
-            // A tag that is still to be resolved has no digest, and no pod is told of it.
-            digest: model.digest().unwrap_or_default().to_owned(),
+            // A tag that was never resolved has no digest: the model has its place, and no pod is told of it.
+            digest: model.in_effect().map(|(_, digest)| digest).unwrap_or_default().to_owned(),
             memory: Bytes(positive("spec.memory", memory)?),
             placement: match placement {
                 Placement::Shared => snapshot::Placement::Shared,

@@ -13,6 +13,7 @@ pub mod planning;
 pub mod pod_client;
 pub mod routing_table;
 pub mod run;
+pub mod stores;
 #[cfg(test)]
 mod testing;
 pub mod wire;

@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 
 use crate::index::{Observed, Told, routing_table, snapshot};
 use crate::pod_client::PodClient;
+use crate::stores::{Known, Secrets, Tags};
 use push::{PushMetrics, Pushes};
 pub use view::View;
 
@@ -61,6 +62,9 @@ pub type Views = watch::Receiver<Option<Arc<View>>>;
 pub struct Planning {
     pub term: u64,
     pub observed: watch::Receiver<Arc<Observed>>,
+    /// What models' Secrets hold, and what tags were resolved to.
+    pub secrets: watch::Receiver<Arc<Secrets>>,
+    pub tags: watch::Receiver<Arc<Tags>>,
     pub client: PodClient,
     /// Where a term that a pod has heard of and that is not below ours is told to the elector.
     pub floor: watch::Sender<u64>,
@@ -78,32 +82,36 @@ impl Planning {
         loop {
             let forced = tokio::select! {
                 changed = self.observed.changed() => if changed.is_err() { return } else { false },
+                changed = self.secrets.changed() => if changed.is_err() { return } else { false },
+                changed = self.tags.changed() => if changed.is_err() { return } else { false },
                 () = pushes.finished() => false,
                 _ = resync.tick() => true,
             };
             tokio::time::sleep(DEBOUNCE).await;
             let observed = self.observed.borrow_and_update().clone();
-            if !heard_all(&observed, begun.elapsed()) {
+            let secrets = self.secrets.borrow_and_update().clone();
+            let known = Known::new(&observed, &secrets, self.tags.borrow_and_update().clone());
+            if !heard_all(&observed, &secrets, begun.elapsed()) {
                 resync.reset_after(HEARING); // those that stay silent bring no change
                 continue;
             }
             self.raise_floor(&observed, sequence);
             pushes.forget_gone(&observed);
-            let view = self.plan(&observed, pushes.told());
+            let view = self.plan(&observed, pushes.told(), known);
             self.push(&mut pushes, &view, &mut sequence);
             self.publish(view, forced);
         }
     }
 
-    fn plan(&self, observed: &Arc<Observed>, told: &BTreeMap<ReplicaId, Told>) -> View {
+    fn plan(&self, observed: &Arc<Observed>, told: &BTreeMap<ReplicaId, Told>, known: Known) -> View {
         let begun = Instant::now();
         let snapshot = snapshot(observed, told);
         let plan = plan(&snapshot);
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.models.set(i64::try_from(snapshot.models.len()).unwrap_or(i64::MAX));
         self.metrics.pools.set(i64::try_from(snapshot.pools.len()).unwrap_or(i64::MAX));
-        let desired = residency::desired(observed, &snapshot, &plan);
-        View::new(observed.clone(), snapshot, plan, desired)
+        let desired = residency::desired(observed, &snapshot, &plan, &known);
+        View::new(observed.clone(), snapshot, plan, desired, known)
     }
 
     /// Tells every pod that must hear something.
@@ -161,12 +169,14 @@ impl Planning {
     }
 }
 
-/// Whether every pod that is ready has said what it holds, so that nothing is seated twice.
-fn heard_all(observed: &Observed, leading_for: Duration) -> bool {
+/// Whether every pod that is ready has said what it holds, so that nothing is seated twice, and every Secret was read, so
+/// that no pod is told to go on without its credential.
+fn heard_all(observed: &Observed, secrets: &Secrets, leading_for: Duration) -> bool {
     let silent = |(id, pod): (&ReplicaId, &Arc<crate::index::ObservedPod>)| {
         pod.ready && !pod.leaving && !observed.reports.contains_key(id)
     };
-    observed.complete && (leading_for >= HEARING || !observed.pods.iter().any(silent))
+    let all = secrets.complete && !observed.pods.iter().any(silent);
+    observed.complete && (leading_for >= HEARING || all)
 }
 
 #[cfg(test)]
@@ -175,10 +185,16 @@ pub(crate) mod testing {
 
     /// The view of a leader that has told nobody anything yet.
     pub(crate) fn view(observed: Observed) -> View {
+        view_with(observed, &Secrets::default(), Tags::default())
+    }
+
+    /// The same, once it has asked for these.
+    pub(crate) fn view_with(observed: Observed, secrets: &Secrets, tags: Tags) -> View {
+        let known = Known::new(&observed, secrets, Arc::new(tags));
         let snapshot = snapshot(&observed, &BTreeMap::new());
         let plan = plan(&snapshot);
-        let desired = residency::desired(&observed, &snapshot, &plan);
-        View::new(Arc::new(observed), snapshot, plan, desired)
+        let desired = residency::desired(&observed, &snapshot, &plan, &known);
+        View::new(Arc::new(observed), snapshot, plan, desired, known)
     }
 }
 
@@ -193,10 +209,13 @@ mod tests {
     #[test]
     fn a_new_leader_hears_what_ready_pods_hold_before_it_plans_but_does_not_wait_for_ever() {
         let silent = observed(&[pool("cpu")], &[], &[(shared_pod("a", "cpu", "10.0.0.1"), None)]);
-        assert!(!heard_all(&silent, Duration::from_secs(1)));
-        assert!(heard_all(&silent, HEARING));
+        let (read, unread) = (Secrets { complete: true, ..Secrets::default() }, Secrets::default());
+        assert!(!heard_all(&silent, &read, Duration::from_secs(1)));
+        assert!(heard_all(&silent, &read, HEARING));
         let speaking = observed(&[pool("cpu")], &[], &[(shared_pod("a", "cpu", "10.0.0.1"), Some(report(1, 1, &[])))]);
-        assert!(heard_all(&speaking, Duration::ZERO));
-        assert!(!heard_all(&Observed { complete: false, ..speaking }, HEARING));
+        assert!(heard_all(&speaking, &read, Duration::ZERO));
+        assert!(!heard_all(&speaking, &unread, Duration::ZERO));
+        assert!(heard_all(&speaking, &unread, HEARING));
+        assert!(!heard_all(&Observed { complete: false, ..speaking }, &read, HEARING));
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use easel_api::engine::{self, Generation, MemoryReport, ModelReport, ModelState, Report};
-use easel_crds::{GpuPool, ImageModel};
+use easel_crds::{CheckpointStatus, GpuPool, ImageModel, ImageModelStatus};
 use easel_planner::PoolName;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -35,6 +35,13 @@ pub(crate) fn model(namespace: &str, name: &str) -> ImageModel {
 /// The object with these fields of its spec instead of its own.
 pub(crate) fn with<T: Serialize + DeserializeOwned>(object: T, spec: Value) -> T {
     changed(object, "spec", spec)
+}
+
+/// The model with a status that remembers this checkpoint.
+pub(crate) fn resolved(model: ImageModel, uri: &str, digest: &str) -> ImageModel {
+    let checkpoint = CheckpointStatus { uri: uri.into(), digest: Some(digest.into()), ..CheckpointStatus::default() };
+    let status = ImageModelStatus { checkpoint: Some(checkpoint), ..model.status.clone().unwrap_or_default() };
+    ImageModel { status: Some(status), ..model }
 }
 
 /// The object with these fields of its metadata instead of its own.

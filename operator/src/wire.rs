@@ -1,15 +1,16 @@
-//! What an ImageModel is in the engine protocol: where its checkpoint lies in the pod, its defaults and its limits.
+//! What an ImageModel is in the engine protocol: where its checkpoint lies, its defaults and its limits.
 //! Parses once, at the edge; refuses with a sentence what a pod could only refuse later.
 
-use easel_api::engine::{self, DesiredModel, ModelDefaults, ModelLimits};
+mod place;
+
+use easel_api::engine::{self, Access, DesiredModel, ModelDefaults, ModelLimits};
 use easel_api::images::SamplerKind;
 use easel_api::{ImageSize, SizeError};
 use easel_crds::planner::Invalid;
-use easel_crds::{Defaults, ImageModel, Limits, Placement, Sampler};
+use easel_crds::{Defaults, ImageModel, Limits, Sampler};
 use easel_planner::ModelId;
 
-/// Where volume claims are mounted in Dedicated pods.
-pub const CLAIMS: &str = "/checkpoints";
+pub use place::{CLAIMS, IMAGES, Place, Volume, place, tag};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -17,53 +18,43 @@ pub enum WireError {
     Invalid(#[from] Invalid),
     #[error("spec.defaults.size: {0}")]
     Size(#[from] SizeError),
-    #[error("spec.checkpoint.uri: '{0}' is neither file:///FOLDER (in the inference image) nor pvc://CLAIM/FOLDER")]
+    #[error(
+        "spec.checkpoint.uri: '{0}' leads nowhere; write oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], \
+         s3://BUCKET/PREFIX, file:///FOLDER (in the inference image), pvc://CLAIM/FOLDER or \
+         image://REGISTRY/REPOSITORY@sha256:DIGEST"
+    )]
     Uri(String),
-    #[error("spec.checkpoint.uri: a pvc:// checkpoint needs placement: Dedicated")]
-    ClaimOfShared,
+    #[error("spec.checkpoint.uri: a {0}:// checkpoint needs placement: Dedicated")]
+    NeedsDedicated(&'static str),
+    #[error(
+        "spec.checkpoint has no digest; write it (in digest, or as @sha256:… in an oci uri), or say resolveTag: true"
+    )]
+    Unpinned,
 }
 
-/// A checkpoint's place, as the pod sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub path: String,
-    /// The PersistentVolumeClaim that must be mounted for it.
-    pub claim: Option<String>,
+/// What does not depend on a store: refuses what is wrong with the model by itself.
+pub fn check(model: &ImageModel) -> Result<(), WireError> {
+    place(model)?;
+    if model.digest().is_none() && !model.spec.checkpoint.resolve_tag {
+        return Err(WireError::Unpinned);
+    }
+    defaults(&model.spec.defaults).map(drop)
 }
 
-/// Reads the URI.
-pub fn place(model: &ImageModel) -> Result<Place, WireError> {
-    let uri = &model.spec.checkpoint.uri;
-    let refused = || WireError::Uri(uri.chars().take(128).collect());
-    if uri.split('/').any(|folder| folder == "." || folder == "..") {
-        return Err(refused());
-    }
-    if let Some(path) = uri.strip_prefix("file://") {
-        return if path.starts_with('/') { Ok(Place { path: path.to_owned(), claim: None }) } else { Err(refused()) };
-    }
-    let rest = uri.strip_prefix("pvc://").ok_or_else(refused)?;
-    let (claim, folder) = rest.split_once('/').unwrap_or((rest, ""));
-    if claim.is_empty() {
-        return Err(refused());
-    }
-    match model.spec.placement {
-        Placement::Shared => Err(WireError::ClaimOfShared),
-        Placement::Dedicated => {
-            let path = format!("{CLAIMS}/{claim}/{folder}");
-            Ok(Place { path: path.trim_end_matches('/').to_owned(), claim: Some(claim.to_owned()) })
-        }
-    }
-}
-
-/// What a pod is told to hold.
-pub fn desired(id: &ModelId, model: &ImageModel) -> Result<DesiredModel, WireError> {
-    let checkpoint = engine::Checkpoint { path: place(model)?.path, digest: model.spec.checkpoint.digest.clone() };
-    Ok(DesiredModel {
+/// What a pod is told to hold. `None` as long as its tag was never resolved: there is nothing to tell yet.
+pub fn desired(id: &ModelId, model: &ImageModel, access: Option<&Access>) -> Result<Option<DesiredModel>, WireError> {
+    let source = place(model)?.source;
+    let Some((uri, digest)) = model.in_effect() else { return Ok(None) };
+    // A signature belongs to the digest that stands beside it.
+    let current = uri == model.spec.checkpoint.uri;
+    let signature = model.spec.checkpoint.signature.clone().filter(|_| current);
+    Ok(Some(DesiredModel {
         id: engine_id(id),
-        checkpoint,
+        checkpoint: engine::Checkpoint { source, digest: digest.to_owned(), signature },
+        access: access.cloned(),
         defaults: defaults(&model.spec.defaults)?,
         limits: limits(&model.spec.limits),
-    })
+    }))
 }
 
 pub fn engine_id(id: &ModelId) -> engine::ModelId {
@@ -90,50 +81,43 @@ pub fn limits(limits: &Limits) -> ModelLimits {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::{model, with};
     use serde_json::json;
 
-    #[test]
-    fn a_uri_becomes_the_folder_that_the_pod_sees() {
-        for (uri, placement, path, claim) in [
-            ("file:///models/emoji", "Shared", "/models/emoji", None),
-            ("file:///models/emoji", "Dedicated", "/models/emoji", None),
-            ("pvc://weights/sdxl/v1", "Dedicated", "/checkpoints/weights/sdxl/v1", Some("weights")),
-            ("pvc://weights", "Dedicated", "/checkpoints/weights", Some("weights")),
-        ] {
-            let model =
-                with(model("art", "m"), json!({"placement": placement, "checkpoint": {"uri": uri, "digest": "d"}}));
-            let expected = Place { path: path.into(), claim: claim.map(str::to_owned) };
-            assert_eq!(place(&model), Ok(expected), "{uri}");
-        }
-    }
+    use super::*;
+    use crate::testing::{DIGEST, model, resolved, with};
 
-    #[test]
-    fn what_leads_nowhere_or_out_is_refused() {
-        for (uri, placement) in [
-            ("oci://registry/x", "Dedicated"),
-            ("file://models/x", "Shared"),
-            ("pvc:///x", "Dedicated"),
-            ("pvc://claim/../other", "Dedicated"),
-            ("file:///models/../etc", "Shared"),
-            ("pvc://claim/x", "Shared"),
-        ] {
-            let model =
-                with(model("art", "m"), json!({"placement": placement, "checkpoint": {"uri": uri, "digest": "d"}}));
-            assert!(place(&model).is_err(), "{uri}");
-        }
+    fn told(model: &ImageModel) -> Option<(String, String)> {
+        let desired = desired(&ModelId::new("art/m"), model, None).unwrap()?;
+        Some((desired.checkpoint.source.to_string(), desired.checkpoint.digest))
     }
 
     #[test]
     fn defaults_and_limits_go_over_and_a_bad_size_is_refused() {
         let id = ModelId::new("art/m");
         let written = with(model("art", "m"), json!({"defaults": {"size": "64x96", "sampler": "Euler", "steps": 8}}));
-        let wire = desired(&id, &written).unwrap();
+        let wire = desired(&id, &written, None).unwrap().unwrap();
         assert_eq!((wire.defaults.steps, wire.defaults.sampler), (8, SamplerKind::Euler));
         assert_eq!(wire.defaults.size, "64x96".parse().unwrap());
         assert_eq!(wire.limits.max_pixels, 1024 * 1024);
         let bad = with(model("art", "m"), json!({"defaults": {"size": "63x64"}}));
-        assert!(matches!(desired(&id, &bad), Err(WireError::Size(_))));
+        assert!(matches!(desired(&id, &bad, None), Err(WireError::Size(_))));
+        assert!(matches!(check(&bad), Err(WireError::Size(_))));
+    }
+
+    #[test]
+    fn a_tag_is_told_once_it_is_resolved_and_the_former_checkpoint_until_then() {
+        let tagged = |tag: &str| json!({"checkpoint": {"uri": format!("oci://r.example/m:{tag}"), "resolveTag": true}});
+        let new = with(model("art", "m"), tagged("v1"));
+        assert_eq!((told(&new), check(&new)), (None, Ok(())));
+        let pinned = resolved(new, "oci://r.example/m:v1", DIGEST);
+        assert_eq!(told(&pinned), Some(("oci://r.example/m".into(), DIGEST.into())));
+        let next = with(resolved(model("art", "m"), "file:///models/emoji", DIGEST), tagged("v2"));
+        assert_eq!(told(&next), Some(("/models/emoji".into(), DIGEST.into())));
+    }
+
+    #[test]
+    fn a_checkpoint_without_a_digest_is_refused_by_itself() {
+        let loose = with(model("art", "m"), json!({"checkpoint": {"uri": "s3://bucket/m"}}));
+        assert_eq!(check(&loose), Err(WireError::Unpinned));
     }
 }

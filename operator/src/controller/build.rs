@@ -2,6 +2,7 @@
 //! Knows shapes and names; reads nothing and writes nothing.
 
 mod template;
+mod volumes;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::networking::v1::{
@@ -14,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::shape::Shape;
 use crate::index::ENGINE_PORT;
 use crate::names::{LABEL_NAME, OPERATOR, Workload};
+use crate::wire::Volume;
 
 /// Probes, for the kubelet.
 const PROBES_PORT: u16 = 8081;
@@ -37,8 +39,8 @@ pub(super) struct Wanted {
     pub owner: OwnerReference,
     pub shape: Shape,
     pub replicas: u32,
-    /// PersistentVolumeClaim with the checkpoint.
-    pub claim: Option<String>,
+    /// With the checkpoint.
+    pub volume: Option<Volume>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +118,13 @@ fn network(wanted: &Wanted, settings: &Settings) -> NetworkPolicy {
             egress: None,
         }),
     }
+}
+
+/// As a quantity, in the form that the API server keeps, so that what is there compares equal.
+fn bytes(bytes: u64) -> String {
+    let units = [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
+    let (unit, size) = units.into_iter().find(|(_, size)| bytes.is_multiple_of(*size)).unwrap_or(("", 1));
+    format!("{}{unit}", bytes / size)
 }
 
 fn port(port: u16) -> NetworkPolicyPort {

@@ -20,7 +20,7 @@ use super::status::model::Found;
 use super::{ApplyError, Chain, Context, Error, Outcome, status};
 use crate::names::{Workload, split};
 use crate::planning::View;
-use crate::wire::{self, Place, WireError};
+use crate::wire::{self, Place, Volume, WireError};
 
 /// What is known of the model when the reconcile begins.
 struct Fetched {
@@ -72,15 +72,15 @@ fn fetch(ctx: &Context, model: &ImageModel) -> Option<Fetched> {
 
 fn validate(model: &ImageModel, fetched: &Fetched) -> Result<Intent, WireError> {
     let planned = Model::try_from(model)?;
-    let Place { path: _, claim } = wire::place(model)?;
-    wire::desired(&fetched.id, model)?;
+    wire::check(model)?;
+    let Place { source: _, volume } = wire::place(model)?;
     match planned.placement {
         Placement::Shared => Ok(Intent::None),
-        Placement::Dedicated => intent(model, fetched, claim),
+        Placement::Dedicated => intent(model, fetched, volume),
     }
 }
 
-fn intent(model: &ImageModel, fetched: &Fetched, claim: Option<String>) -> Result<Intent, WireError> {
+fn intent(model: &ImageModel, fetched: &Fetched, volume: Option<Volume>) -> Result<Intent, WireError> {
     let Fetched { id, view, workload, deployment: _ } = fetched;
     let Some((plan, pool)) =
         view.plan.dedicated.get(id).and_then(|plan| Some((plan, view.observed.pools.get(&plan.pool)?)))
@@ -89,7 +89,7 @@ fn intent(model: &ImageModel, fetched: &Fetched, claim: Option<String>) -> Resul
     };
     let owner = model.controller_owner_ref(&()).ok_or(Invalid::Unnamed("uid"))?;
     let (shape, workload) = (Shape::try_from(&**pool)?, workload.clone());
-    Ok(Intent::Apply(Box::new(Wanted { workload, owner, shape, replicas: plan.replicas, claim })))
+    Ok(Intent::Apply(Box::new(Wanted { workload, owner, shape, replicas: plan.replicas, volume })))
 }
 
 async fn carry_out(ctx: &Context, fetched: &Fetched, intent: Intent) -> Result<(), ApplyError> {

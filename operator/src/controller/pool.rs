@@ -69,7 +69,7 @@ fn validate(pool: &GpuPool, fetched: &Fetched) -> Result<Wanted, Invalid> {
     Pool::try_from(pool)?;
     let owner = pool.controller_owner_ref(&()).ok_or(Invalid::Unnamed("uid"))?;
     let replicas = fetched.view.shared.get(&fetched.name).copied().unwrap_or(0);
-    Ok(Wanted { workload: fetched.workload.clone(), owner, shape: Shape::try_from(pool)?, replicas, claim: None })
+    Ok(Wanted { workload: fetched.workload.clone(), owner, shape: Shape::try_from(pool)?, replicas, volume: None })
 }
 
 async fn carry_out(ctx: &Context, fetched: &Fetched, wanted: &Wanted) -> Result<(), ApplyError> {

@@ -32,7 +32,7 @@ fn served(id: &ModelId, model: &ImageModel) -> Option<ServedModel> {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         created: u64::try_from(created).unwrap_or(0),
-        digest: model.spec.checkpoint.digest.clone(),
+        digest: model.in_effect().map(|(_, digest)| digest).unwrap_or_default().to_owned(),
         defaults: wire::defaults(&model.spec.defaults).ok()?,
         limits: wire::limits(&model.spec.limits),
         parked: model.spec.replicas.min == 0,
@@ -63,9 +63,9 @@ fn answering(observed: &Observed, id: &ReplicaId, pod: &ObservedPod) -> Option<P
 
 /// Models on their way; a refused one is not.
 fn coming<'a>(pod: &'a ObservedPod, report: &'a easel_api::engine::Report) -> impl Iterator<Item = ModelId> + 'a {
-    use easel_api::engine::ModelState::{Loading, Ready, Refused, Verifying, WarmingUp};
+    use easel_api::engine::ModelState::{Fetching, Loading, Ready, Refused, Verifying, WarmingUp};
     let on_its_way = |state: &easel_api::engine::ModelState| match state {
-        Verifying { .. } | Loading | WarmingUp => true,
+        Fetching { .. } | Verifying { .. } | Loading | WarmingUp => true,
         Ready | Refused { .. } => false,
     };
     believable(pod, report).filter(move |model| on_its_way(&model.state)).map(|model| ModelId::new(model.id.as_str()))

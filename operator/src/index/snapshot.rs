@@ -19,7 +19,7 @@ pub struct Told {
 
 pub fn snapshot(observed: &Observed, told: &BTreeMap<ReplicaId, Told>) -> Snapshot {
     let pools = observed.pools.iter().filter_map(|(name, pool)| Some((name.clone(), Pool::try_from(&**pool).ok()?)));
-    let models = observed.models.iter().filter(|(id, model)| crate::wire::desired(id, model).is_ok());
+    let models = observed.models.iter().filter(|(_, model)| crate::wire::check(model).is_ok());
     let models = models.filter_map(|(id, model)| Some((id.clone(), Model::try_from(&**model).ok()?)));
     let replicas = observed.pods.iter().map(|(id, pod)| {
         let report = observed.reports.get(id).map(|report| &**report);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn told(sequence: u64, models: &[&str]) -> BTreeMap<ReplicaId, Told> {
-        let desired = |id: &&str| crate::wire::desired(&ModelId::new(*id), &model("art", "m")).unwrap();
+        let desired = |id: &&str| crate::wire::desired(&ModelId::new(*id), &model("art", "m"), None).unwrap().unwrap();
         let told = Told { generation: Generation { term: 1, sequence }, models: models.iter().map(desired).collect() };
         [(ReplicaId::new(POD), told)].into()
     }

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use easel_api::engine::{DesiredModel, ModelState, Report};
+use easel_crds::ImageModel;
 use easel_planner::snapshot::{Replica, ReplicaPhase, Snapshot, Tenancy};
 use easel_planner::{FleetPlan, ModelId, ReplicaId};
 
 use super::Desired;
 use crate::index::{Observed, Told};
+use crate::stores::{Credential, Known};
 use crate::wire;
 
 /// A refused checkpoint is tried again after this time: what was missing may be there now.
@@ -25,14 +27,28 @@ pub(super) enum Due {
 }
 
 /// The plan's residency and what must stay a little longer.
-pub(super) fn desired(observed: &Observed, snapshot: &Snapshot, plan: &FleetPlan) -> Desired {
+pub(super) fn desired(observed: &Observed, snapshot: &Snapshot, plan: &FleetPlan, known: &Known) -> Desired {
     let retained = retained(snapshot, plan);
     let models = |(id, planned): (&ReplicaId, &BTreeSet<ModelId>)| {
         let held: BTreeSet<&ModelId> = planned.iter().chain(retained.get(id).into_iter().flatten()).collect();
-        let desired = held.into_iter().filter_map(|id| wire::desired(id, observed.models.get(id)?).ok());
+        let replica = snapshot.replicas.get(id);
+        let desired = held.into_iter().filter_map(|id| told(id, observed.models.get(id)?, replica, known));
         (id.clone(), desired.collect())
     };
     plan.residency.iter().map(models).collect()
+}
+
+/// What a replica is told of a model. Without the credential that the model names it is not told to begin, but what it
+/// has begun or holds it keeps: a Secret that goes takes no model away that serves.
+fn told(id: &ModelId, model: &ImageModel, replica: Option<&Replica>, known: &Known) -> Option<DesiredModel> {
+    let credential = known.credentials.get(id)?;
+    let begun = replica.is_some_and(|replica| replica.residents.contains_key(id));
+    match credential {
+        Credential::None | Credential::Found(_) => {}
+        Credential::Missing(_) | Credential::Unread if begun => {}
+        Credential::Missing(_) | Credential::Unread => return None,
+    }
+    wire::desired(id, model, credential.access()).ok()?
 }
 
 /// Models that answer in a shared replica where the plan no longer has them, while its own seats do not answer yet.
@@ -108,14 +124,17 @@ mod tests {
     use easel_planner::plan;
     use k8s_openapi::api::core::v1::Pod;
     use serde_json::json;
+    use std::sync::Arc;
 
     use super::*;
     use crate::index::snapshot;
+    use crate::stores::Secrets;
     use crate::testing::{model, observed, pool, report, shared_pod, with};
 
     fn held(observed: &Observed) -> BTreeMap<String, Vec<String>> {
         let snapshot = snapshot(observed, &BTreeMap::new());
-        let desired = desired(observed, &snapshot, &plan(&snapshot));
+        let known = Known::new(observed, &Secrets::default(), Arc::default());
+        let desired = desired(observed, &snapshot, &plan(&snapshot), &known);
         let names = |models: &Vec<DesiredModel>| models.iter().map(|model| model.id.to_string()).collect();
         desired.iter().map(|(id, models)| (id.to_string(), names(models))).collect()
     }
@@ -158,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_told_when_it_has_not_heard_or_something_changed_or_a_refusal_is_old() {
-        let wanted = vec![wire::desired(&ModelId::new("art/m"), &model("art", "m")).unwrap()];
+        let wanted = vec![wire::desired(&ModelId::new("art/m"), &model("art", "m"), None).unwrap().unwrap()];
         let told = Told { generation: Generation { term: 2, sequence: 5 }, models: wanted.clone() };
         let refused = ModelState::Refused { reason: RefusalReason::NotFound, message: "m".into() };
         let (heard, young, old) = (report(2, 5, &[("art/m", ModelState::Ready)]), Duration::ZERO, RETRY_REFUSED);

@@ -11,6 +11,7 @@ use kube::Resource;
 
 use super::Desired;
 use crate::index::{Observed, ObservedPod};
+use crate::stores::Known;
 
 #[derive(Clone, Debug)]
 pub struct View {
@@ -18,6 +19,8 @@ pub struct View {
     pub snapshot: Snapshot,
     pub plan: FleetPlan,
     pub desired: Desired,
+    /// What the stores of models ask for and have said.
+    pub known: Known,
     /// Replicas of every pool's shared Deployment: the plan's, or as many as still hold what must stay a while.
     pub shared: BTreeMap<PoolName, u32>,
     pub(super) facts: Facts,
@@ -28,6 +31,7 @@ pub struct View {
 pub(super) struct Facts {
     plan: FleetPlan,
     desired: Desired,
+    known: Known,
     pools: BTreeMap<PoolName, Version>,
     models: BTreeMap<ModelId, Version>,
     deployments: Vec<Option<String>>,
@@ -40,6 +44,8 @@ type Version = (Option<i64>, bool, Vec<String>);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Stage {
+    /// Twentieths, of bytes.
+    Fetching(u64, u64),
     /// Tenths.
     Verifying(u64),
     Loading,
@@ -48,10 +54,17 @@ enum Stage {
 }
 
 impl View {
-    pub(crate) fn new(observed: Arc<Observed>, snapshot: Snapshot, plan: FleetPlan, desired: Desired) -> Self {
+    pub(crate) fn new(
+        observed: Arc<Observed>,
+        snapshot: Snapshot,
+        plan: FleetPlan,
+        desired: Desired,
+        known: Known,
+    ) -> Self {
         let facts = Facts {
             plan: plan.clone(),
             desired: desired.clone(),
+            known: known.clone(),
             pools: observed.pools.iter().map(|(name, pool)| (name.clone(), version(&**pool))).collect(),
             models: observed.models.iter().map(|(id, model)| (id.clone(), version(&**model))).collect(),
             deployments: observed.deployments.values().map(|d| d.metadata.resource_version.clone()).collect(),
@@ -61,7 +74,7 @@ impl View {
         let shared =
             plan.shared.iter().map(|(pool, planned)| (pool.clone(), (*planned).max(held(&snapshot, &desired, pool))));
         let shared = shared.collect();
-        Self { observed, snapshot, plan, desired, shared, facts }
+        Self { observed, snapshot, plan, desired, known, shared, facts }
     }
 
     /// Whether a pod shall hold anything.
@@ -88,6 +101,9 @@ fn version<K: Resource>(object: &K) -> Version {
 
 fn stages(report: &Report) -> Vec<(String, String, Stage)> {
     let stage = |state: &ModelState| match state {
+        ModelState::Fetching { done_bytes, total_bytes, seconds_left: _ } => {
+            Stage::Fetching(done_bytes.saturating_mul(20) / (*total_bytes).max(1), *total_bytes)
+        }
         ModelState::Verifying { done_bytes, total_bytes } => Stage::Verifying(done_bytes * 10 / (*total_bytes).max(1)),
         ModelState::Loading | ModelState::WarmingUp => Stage::Loading,
         ModelState::Ready => Stage::Ready,
@@ -112,6 +128,12 @@ mod tests {
 
     #[test]
     fn a_queue_is_no_news_and_a_stage_is() {
+        let fetching = |done, left| {
+            let state = ModelState::Fetching { done_bytes: done, total_bytes: 100, seconds_left: Some(left) };
+            view(report(1, 1, &[("art/m", state)]))
+        };
+        assert_eq!(fetching(10, 9).facts, fetching(14, 8).facts);
+        assert_ne!(fetching(10, 9).facts, fetching(15, 8).facts);
         let verifying = |done| report(1, 1, &[("art/m", ModelState::Verifying { done_bytes: done, total_bytes: 100 })]);
         let first = view(verifying(1));
         assert_eq!(first.facts, view(Report { waiting: 7, ..verifying(9) }).facts);

@@ -18,6 +18,7 @@ use crate::index::Observed;
 use crate::leader::Term;
 use crate::names::OPERATOR;
 use crate::planning::{PlanMetrics, Planning};
+use crate::stores::{SecretsReader, TagResolver};
 
 /// Certificates are looked after this often; they live for days.
 const CERTIFICATES_EVERY: Duration = Duration::from_mins(10);
@@ -74,9 +75,14 @@ impl Lead {
             let Ok(pod_client) = ready.await else { return };
             info!(term, "leading");
             let (views, shown) = watch::channel(None);
+            let ((secrets, read), (tags, resolved)) = (watch::channel(Arc::default()), watch::channel(Arc::default()));
+            let reader = SecretsReader { client: self.client.clone(), observed: self.observed.clone(), secrets };
+            let resolver = TagResolver { observed: self.observed.clone(), secrets: read.clone(), tags };
             let planning = Planning {
                 term,
                 observed: self.observed.clone(),
+                secrets: read,
+                tags: resolved,
                 client: pod_client,
                 floor: self.floor.clone(),
                 views,
@@ -91,7 +97,8 @@ impl Lead {
                 self.recorder(),
                 self.metrics.controller.clone(),
             );
-            tokio::join!(planning.run(), controller::run(Arc::new(context)));
+            let asking = async { tokio::join!(reader.run(), resolver.run()) };
+            tokio::join!(asking, planning.run(), controller::run(Arc::new(context)));
         };
         tokio::select! {
             () = looking_after => {}

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction, PersistentVolumeClaimVolumeSource,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,24 +13,23 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use super::super::shape::Devices;
-use super::{METRICS_PORT, PROBES_PORT, Settings, Wanted, selector};
+use super::volumes::{CACHE_DIR, TLS_DIR, TMP, mounts, volumes};
+use super::{METRICS_PORT, PROBES_PORT, Settings, Wanted, bytes, selector};
 use crate::index::ENGINE_PORT;
 use crate::names::{INFERENCE, LABEL_MODEL, LABEL_POOL, LABEL_TEMPLATE, Workload};
-use crate::wire::CLAIMS;
 
 const MIB: u64 = 1 << 20;
 /// As the image's user; any number but 0 would do.
 const USER: i64 = 65_532;
-const TLS_DIR: &str = "/etc/easel/tls";
 /// Seconds that requests have to finish: as long as a gateway waits for one by default.
 const DRAIN: u32 = 120;
 /// Seconds after the drain for streams and threads to end, before the kubelet kills.
 const AFTER_DRAIN: u32 = 15;
-/// Temporary files live in memory and count against the container's limit, so they have a bound of their own.
-const TMP: u64 = 64 * MIB;
 /// Beside the models, in main memory: libtorch and its code 250 MiB, thread stacks and allocator slack 100 MiB, HTTP
-/// bodies and finished pictures 98 MiB, and `TMP`.
-const OVERHEAD: u64 = 448 * MIB + TMP;
+/// bodies and finished pictures 98 MiB, what a fetch has on its way from the store 128 MiB, and `TMP`.
+const OVERHEAD: u64 = (448 + 128) * MIB + TMP;
+/// The pod's own name for the keys that its pool trusts.
+const VERIFICATION_KEYS: &str = "EASEL_VERIFICATION_KEYS";
 /// CUDA's context and pinned buffers in main memory, on top of `OVERHEAD`.
 const DEVICE_OVERHEAD: u64 = 1536 * MIB;
 
@@ -97,6 +95,7 @@ fn container(wanted: &Wanted, settings: &Settings) -> Container {
         image: Some(wanted.shape.image.clone().unwrap_or_else(|| settings.image.clone())),
         image_pull_policy: Some(settings.pull_policy.clone()),
         args: Some(args(wanted)),
+        env: env(wanted),
         ports: Some(vec![port("engine", ENGINE_PORT), port("probes", PROBES_PORT), port("metrics", METRICS_PORT)]),
         resources: Some(resources(wanted)),
         // Two minutes for a slow disk to bring libtorch in; then ten seconds of silence and six failures are the end.
@@ -126,7 +125,16 @@ fn args(wanted: &Wanted) -> Vec<String> {
         format!("--memory-bytes={}", shape.memory),
         format!("--drain-seconds={DRAIN}"),
         format!("--tls-dir={TLS_DIR}"),
+        format!("--cache-dir={CACHE_DIR}"),
+        format!("--cache-bytes={}", shape.cache.size),
     ]
+}
+
+/// Keys are too long for a command line that people read.
+fn env(wanted: &Wanted) -> Option<Vec<EnvVar>> {
+    let keys = &wanted.shape.verification_keys;
+    let value = || Some(keys.clone());
+    (!keys.is_empty()).then(|| vec![EnvVar { name: VERIFICATION_KEYS.into(), value: value(), value_from: None }])
 }
 
 /// A pod that finds no device must say so instead of drawing on the CPU at a GPU's price.
@@ -164,12 +172,6 @@ fn cores(milli: u64) -> String {
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
 }
 
-fn bytes(bytes: u64) -> String {
-    let units = [("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
-    let (unit, size) = units.into_iter().find(|(_, size)| bytes.is_multiple_of(*size)).unwrap_or(("", 1));
-    format!("{}{unit}", bytes / size)
-}
-
 fn probe(path: &str, period: i32, failures: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
@@ -182,40 +184,4 @@ fn probe(path: &str, period: i32, failures: i32) -> Probe {
         failure_threshold: Some(failures),
         ..Probe::default()
     }
-}
-
-fn volumes(wanted: &Wanted) -> Vec<Volume> {
-    let tls = SecretVolumeSource {
-        secret_name: Some(wanted.workload.tls_secret()),
-        default_mode: Some(0o440),
-        ..SecretVolumeSource::default()
-    };
-    let tmp = EmptyDirVolumeSource {
-        medium: Some("Memory".into()),
-        size_limit: Some(Quantity(bytes(TMP))),
-        ..EmptyDirVolumeSource::default()
-    };
-    let mut volumes = vec![
-        Volume { name: "tls".into(), secret: Some(tls), ..Volume::default() },
-        Volume { name: "tmp".into(), empty_dir: Some(tmp), ..Volume::default() },
-    ];
-    if let Some(claim) = &wanted.claim {
-        let source = PersistentVolumeClaimVolumeSource { claim_name: claim.clone(), read_only: Some(true) };
-        volumes.push(Volume { name: "checkpoint".into(), persistent_volume_claim: Some(source), ..Volume::default() });
-    }
-    volumes
-}
-
-fn mounts(wanted: &Wanted) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
-        name: name.into(),
-        mount_path: path.into(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
-    };
-    let mut mounts = vec![mount("tls", TLS_DIR, true), mount("tmp", "/tmp", false)];
-    if let Some(claim) = &wanted.claim {
-        mounts.push(mount("checkpoint", &format!("{CLAIMS}/{claim}"), true));
-    }
-    mounts
 }

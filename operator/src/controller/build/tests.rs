@@ -12,14 +12,14 @@ fn shared(spec: serde_json::Value) -> Wanted {
     let shape = Shape::try_from(&with(pool("cpu"), spec)).unwrap();
     let workload = Workload::Shared { pool: "cpu".into(), namespace: "easel-system".into() };
     let owner = OwnerReference { kind: "GpuPool".into(), name: "cpu".into(), ..OwnerReference::default() };
-    Wanted { workload, owner, shape, replicas: 2, claim: None }
+    Wanted { workload, owner, shape, replicas: 2, volume: None }
 }
 
 fn dedicated(claim: &str) -> Wanted {
     let workload = Workload::Dedicated { model: "m".into(), namespace: "art".into() };
     let gpu = json!({"devices": "nvidia.com/gpu", "memory": "80Gi", "cpu": "7500m", "nodeSelector": {"gpu": "h100"},
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}], "image": "easel-inference:cuda"});
-    Wanted { workload, claim: Some(claim.into()), ..shared(gpu) }
+    Wanted { workload, volume: Some(Volume::Claim(claim.into())), ..shared(gpu) }
 }
 
 fn template(wanted: &Wanted) -> String {

@@ -67,7 +67,15 @@ fn seconds(now: Timestamp) -> Time {
 
 /// What an administrator should look at. Waiting is not that.
 pub(crate) fn is_warning(status: &str, reason: &str) -> bool {
-    let waits = [Reason::Verifying, Reason::AwaitingReplica, Reason::Parked, Reason::Starting, Reason::InUse];
+    let waits = [
+        Reason::ResolvingTag,
+        Reason::Fetching,
+        Reason::Verifying,
+        Reason::AwaitingReplica,
+        Reason::Parked,
+        Reason::Starting,
+        Reason::InUse,
+    ];
     status != "True" && !waits.iter().any(|waiting| waiting.to_string() == reason)
 }
 

@@ -1,9 +1,10 @@
 //! The status of an ImageModel: a function of the plan, of what pods say, and of what went wrong.
 //! Every condition says what, why and how to mend it.
 
+mod checkpoint;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use easel_api::engine::{ModelReport, ModelState, RefusalReason};
 use easel_crds::condition::{ConditionType, Reason};
 use easel_crds::{ImageModel, ImageModelStatus, Placement, PoolReplicas};
 use easel_planner::placement::Rejection;
@@ -14,7 +15,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 
 use super::conditions::{Finding, Is, ready, render};
-use crate::index::believable;
 use crate::names::{LABEL_WORKLOAD, Workload, split};
 use crate::planning::View;
 
@@ -48,7 +48,8 @@ pub(crate) fn status(
     let (replicas, ready_replicas) =
         pools.iter().fold((0, 0), |(all, ready), pool| (all + pool.replicas, ready + pool.ready_replicas));
     let placed = placed(id, view, found);
-    let verified = verified(id, model, view);
+    let digest = checkpoint::digest(shown);
+    let verified = checkpoint::verified(shown, digest.as_deref());
     let serving = serving(shown, operator_namespace, ready_replicas);
     let sum = ready(&[&placed, &verified, &serving]);
     let generation = model.metadata.generation;
@@ -59,6 +60,7 @@ pub(crate) fn status(
         selector: selector(id, model, &pools, operator_namespace),
         url: url.map(str::to_owned),
         digest: served_digest(id, view),
+        checkpoint: Some(checkpoint::status(shown, digest.as_deref())),
         pools,
         conditions: render(&[&sum, &verified, &placed, &serving], before, generation, now),
     }
@@ -148,52 +150,6 @@ fn shortage(rejections: &[(PoolName, Rejection)]) -> Reason {
         Rejection::UnknownPool => (3, Reason::UnknownPool),
     });
     reasons.min().map_or(Reason::NoPool, |(_, reason)| reason)
-}
-
-/// What pods say of the desired digest. One refusal outweighs any number that are ready: the same bytes are everywhere.
-fn verified(id: &ModelId, model: &ImageModel, view: &View) -> Finding {
-    let finding = |is, reason, message: String| Finding::new(ConditionType::CheckpointVerified, is, reason, message);
-    let digest = &model.spec.checkpoint.digest;
-    let mut progress: Option<(u64, u64)> = None;
-    let mut verified = false;
-    for (pod, report) in reports(id, view).filter(|(_, report)| report.digest == *digest) {
-        match &report.state {
-            ModelState::Refused { reason, message } => {
-                return finding(Is::False, refusal(*reason), format!("{pod}: {message}"));
-            }
-            ModelState::Loading | ModelState::WarmingUp | ModelState::Ready => verified = true,
-            ModelState::Verifying { done_bytes, total_bytes } => {
-                progress = progress.max(Some((*done_bytes, *total_bytes)));
-            }
-        }
-    }
-    match progress {
-        _ if verified => finding(Is::True, Reason::Verified, format!("the bytes are those of {digest}")),
-        // In tenths: a status is not a progress bar.
-        Some((done, total)) => {
-            let percent = done * 10 / total.max(1) * 10;
-            finding(Is::Unknown, Reason::Verifying, format!("{percent} % of the checkpoint is verified"))
-        }
-        None => finding(Is::Unknown, Reason::AwaitingReplica, "no replica has read the checkpoint yet".into()),
-    }
-}
-
-fn refusal(reason: RefusalReason) -> Reason {
-    match reason {
-        RefusalReason::NotFound => Reason::NotFound,
-        RefusalReason::DigestMismatch => Reason::DigestMismatch,
-        RefusalReason::Unsupported => Reason::Unsupported,
-        RefusalReason::LoadFailed => Reason::LoadFailed,
-    }
-}
-
-fn reports<'a>(id: &'a ModelId, view: &'a View) -> impl Iterator<Item = (&'a str, &'a ModelReport)> {
-    let of = |(replica, report)| view.observed.pods.get(replica).map(|pod| (pod, report));
-    let reports = view.observed.reports.iter().filter_map(of);
-    reports.flat_map(move |(pod, report)| {
-        let ours = believable(pod, report).filter(|model| model.id.as_str() == id.as_str());
-        ours.map(|model| (pod.name.as_str(), model))
-    })
 }
 
 fn serving(shown: &Shown<'_>, operator_namespace: &str, ready: u32) -> Finding {

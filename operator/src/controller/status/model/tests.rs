@@ -1,3 +1,4 @@
+use easel_api::engine::{ModelState, RefusalReason};
 use easel_crds::GpuPool;
 use easel_crds::condition::ConditionType::{CheckpointVerified, Placed, Ready, Serving};
 use k8s_openapi::api::core::v1::Pod;
