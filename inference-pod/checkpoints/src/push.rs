@@ -55,7 +55,10 @@ pub enum PushError {
          `docker login {registry}`, or give --username and --password-stdin"
     )]
     Unauthorized { registry: String, repository: String, why: String },
-    #[error("failed to reach {registry}; check the name and the network, and give --plain-http if it has no TLS")]
+    #[error(
+        "failed to reach {registry}; check the name and the network, and give --ca FILE if its certificate is from an \
+         authority of your own, --plain-http if it has no TLS"
+    )]
     Unreachable {
         registry: String,
         #[source]
@@ -67,7 +70,7 @@ pub enum PushError {
         #[source]
         source: std::io::Error,
     },
-    #[error("failed to push {what} to {registry} in {attempts} attempts; push again: what is there is not sent twice")]
+    #[error("failed to push {what} to {registry} (attempt {attempts}); push again: what is there is not sent twice")]
     Refused {
         registry: String,
         what: String,

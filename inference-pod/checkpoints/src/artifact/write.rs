@@ -20,7 +20,7 @@ pub struct Artifact {
 pub fn artifact(files: &[File]) -> Artifact {
     let mut files: Vec<&File> = files.iter().collect();
     files.sort_by(|a, b| a.path.cmp(&b.path));
-    let config = bytes(&Config {
+    let config = bytes(&Details {
         descriptor: Nothing {},
         config: Technical { format: "safetensors" },
         modelfs: ModelFs { kind: "layers", diff_ids: files.iter().map(|file| file.digest.to_string()).collect() },
@@ -61,7 +61,7 @@ fn media_type(path: &str) -> &'static str {
 // Structs and not `serde_json::Value`: whose order of keys depends on a feature that any crate of a build may turn on.
 
 #[derive(Serialize)]
-struct Config {
+struct Details {
     descriptor: Nothing,
     config: Technical,
     modelfs: ModelFs,

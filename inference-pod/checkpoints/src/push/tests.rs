@@ -72,7 +72,7 @@ fn a_folder_that_a_pod_would_refuse_is_refused_before_a_byte_is_sent() {
         ),
         (
             refused(|root| {
-                fs::File::options().write(true).open(root.join(WEIGHTS)).unwrap().set_len(4_000_000).unwrap()
+                fs::File::options().write(true).open(root.join(WEIGHTS)).unwrap().set_len(4_000_000).unwrap();
             }),
             "need 5000000 bytes",
         ),

@@ -205,8 +205,8 @@ fn passes(status: u16) -> bool {
 
 fn refused_credential(error: &OciDistributionError) -> Option<String> {
     let of_status = |status| match status {
-        401 => Some("401, it wants one or takes another".to_owned()),
-        403 => Some("403, it has not the right".to_owned()),
+        401 => Some("401: none was given, or it is wrong".to_owned()),
+        403 => Some("403: it may not push there".to_owned()),
         _ => None,
     };
     match error {

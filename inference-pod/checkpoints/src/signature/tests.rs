@@ -32,7 +32,7 @@ fn flaw(keys: &[PublicKey], digest: &Digest, signature: &Payload) -> Flaw {
 fn a_signature_that_cosign_made_is_accepted() {
     let signature = payload(COSIGN_PAYLOAD, COSIGN_SIGNATURE);
     let digest = COSIGN_DIGEST.parse().unwrap();
-    assert_eq!(verify(&keys(COSIGN), &digest, &[signature.clone()]), Ok(()));
+    assert_eq!(verify(&keys(COSIGN), &digest, std::slice::from_ref(&signature)), Ok(()));
     assert_eq!(flaw(&keys(P256), &digest, &signature), Flaw::Key);
 }
 
@@ -64,7 +64,7 @@ fn what_we_sign_is_accepted_with_our_key_and_no_other() {
     assert!(verify_detached(&keys(P256), &digest(), Some(&detached)).is_err());
 
     let signature = sign(&key, "registry.example/models/emoji", &digest());
-    assert_eq!(verify(&keys(&public), &digest(), &[signature.clone()]), Ok(()));
+    assert_eq!(verify(&keys(&public), &digest(), std::slice::from_ref(&signature)), Ok(()));
     assert_eq!(String::from_utf8(signature.bytes.clone()).unwrap(), PAYLOAD);
     assert_eq!(flaw(&keys(P256), &digest(), &signature), Flaw::Key);
 }
@@ -82,7 +82,7 @@ fn a_key_of_openssl_signs_and_shows_its_public_half() {
 fn a_signature_of_something_else_is_refused_by_name() {
     let (trusted, wanted) = (keys(P256), digest());
     let good = payload(PAYLOAD, PAYLOAD_SIGNATURE);
-    assert_eq!(verify(&trusted, &wanted, &[good.clone()]), Ok(()));
+    assert_eq!(verify(&trusted, &wanted, std::slice::from_ref(&good)), Ok(()));
 
     let other = Digest::of(b"other");
     assert_eq!(flaw(&trusted, &other, &good), Flaw::OtherDigest(DIGEST.into()));
