@@ -32,7 +32,7 @@ pub async fn run(args: CleanupArgs) -> anyhow::Result<()> {
     }
     remove_workloads(&client).await?;
     release_pools(&client).await?;
-    for secret in [CA_SECRET.to_owned()].into_iter().chain(Identity::ALL.map(identity_secret)) {
+    for secret in [CA_SECRET.to_owned()].into_iter().chain(Identity::CONTROL.iter().map(identity_secret)) {
         delete::<Secret>(&client, &namespace, &secret).await?;
     }
     delete::<Lease>(&client, &namespace, OPERATOR).await

@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::controller::Settings;
 use crate::gateway::GatewayArgs;
+use crate::identity::RotationArgs;
 use crate::leader::LeaderArgs;
 
 /// Keeps image models on the right pods, and sends each request to the best one
@@ -36,6 +37,8 @@ pub struct RunArgs {
     pub process: ProcessArgs,
     #[command(flatten)]
     pub leader: LeaderArgs,
+    #[command(flatten)]
+    pub rotation: RotationArgs,
     #[command(flatten)]
     pub inference: InferenceArgs,
     #[command(flatten)]

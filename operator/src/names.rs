@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use easel_api::identity::Identity;
+use easel_api::identity::{Deployment, Identity};
 use easel_planner::ModelId;
 
 /// Who writes: the field manager of every apply, the reporter of every event, and the Lease.
@@ -29,9 +29,12 @@ pub const FINALIZER: &str = "easel.dev/drain";
 /// The Secret of the certificate authority, in the operator's namespace.
 pub const CA_SECRET: &str = "easel-ca";
 
-/// The Secret of a client identity, in the operator's namespace.
-pub fn identity_secret(identity: Identity) -> String {
-    format!("easel-identity-{identity}")
+/// The Secret with the certificate of an identity: in the operator's namespace, or in that of the pods.
+pub fn identity_secret(identity: &Identity) -> String {
+    match identity {
+        Identity::Operator | Identity::Gateway => format!("easel-identity-{identity}"),
+        Identity::Pods(Deployment { namespace: _, name }) => format!("{name}-tls"),
+    }
 }
 
 /// Whose pods a Deployment runs. Kinds have their own prefix, so that a pool and a model of one name, or a pool named
@@ -52,15 +55,30 @@ impl Workload {
         }
     }
 
+    /// Of the Deployment of this name; `None` for one that is not ours.
+    pub fn of(namespace: &str, deployment: &str) -> Option<Self> {
+        let namespace = namespace.to_owned();
+        if let Some(pool) = deployment.strip_prefix("easel-pool-") {
+            return Some(Self::Shared { pool: pool.to_owned(), namespace });
+        }
+        let model = deployment.strip_prefix("easel-model-")?.to_owned();
+        Some(Self::Dedicated { model, namespace })
+    }
+
     pub fn namespace(&self) -> &str {
         match self {
             Self::Shared { namespace, .. } | Self::Dedicated { namespace, .. } => namespace,
         }
     }
 
-    /// The Secret with the server certificate of its pods.
+    /// Whose certificate its pods have.
+    pub fn identity(&self) -> Identity {
+        Identity::Pods(Deployment { namespace: self.namespace().to_owned(), name: self.deployment() })
+    }
+
+    /// The Secret with the certificate of its pods.
     pub fn tls_secret(&self) -> String {
-        format!("{}-tls", self.deployment())
+        identity_secret(&self.identity())
     }
 
     /// Immutable in Kubernetes, so as small as can be.
@@ -98,6 +116,17 @@ mod tests {
         let model = Workload::Dedicated { model: "operator".into(), namespace };
         assert_ne!(pool.deployment(), model.deployment());
         assert!([&pool, &model].iter().all(|workload| workload.deployment() != OPERATOR));
+    }
+
+    #[test]
+    fn a_deployment_tells_whose_pods_it_runs() {
+        let namespace = "n".to_owned();
+        let pool = Workload::Shared { pool: "cpu".into(), namespace: namespace.clone() };
+        let model = Workload::Dedicated { model: "m".into(), namespace };
+        for workload in [pool, model] {
+            assert_eq!(Workload::of("n", &workload.deployment()), Some(workload));
+        }
+        assert_eq!(Workload::of("n", OPERATOR), None);
     }
 
     #[test]

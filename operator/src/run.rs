@@ -48,6 +48,7 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
     let elector = Elector::new(client.clone(), namespace, me, args.leader.clone(), leader_metrics, heard);
     let lead = Lead {
         settings: args.settings(),
+        rotation: args.rotation,
         gateway_url: args.gateway_url(),
         pod_name: args.process.pod_name.clone(),
         observed: plane.observed.subscribe(),

@@ -64,7 +64,7 @@ async fn ensure_certificate(ctx: &Context, wanted: &Wanted) -> Result<(), ApplyE
     let key = ("Secret", wanted.workload.namespace().to_owned(), wanted.workload.deployment());
     let (now, contents) = (Instant::now(), wanted.owner.uid.clone());
     if !ctx.memo.is_written(&key, &contents, now) {
-        ctx.issuer.ensure_server(&wanted.workload, wanted.owner.clone()).await?;
+        ctx.issuer.ensure_pods(&wanted.workload, vec![wanted.owner.clone()]).await?;
         ctx.memo.remember(key, contents, now);
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! Signs: the authority's own certificate, client identities and server certificates. ECDSA P-256, each key made here
-//! and never read back. Knows no Kubernetes.
+//! Signs: the authority's own certificate, and one for each identity. ECDSA P-256, each key made here and never read
+//! back. Knows no Kubernetes.
 
 use std::fmt;
 
-use easel_api::identity::{Identity, pod_domain};
+use easel_api::identity::{Deployment, Identity, pod_domain};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -24,6 +24,8 @@ pub struct Pair {
 pub enum AuthorityError {
     #[error("failed to make a certificate")]
     Rcgen(#[from] rcgen::Error),
+    #[error("failed to read back what was made")]
+    Unreadable,
     #[error("failed to express {0} as a certificate's time")]
     Time(Timestamp),
 }
@@ -34,22 +36,13 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// Whom a certificate names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject<'a> {
-    /// A caller of pods.
-    Client(Identity),
-    /// The pods of a Deployment.
-    Pods { deployment: &'a str, namespace: &'a str },
-}
-
-impl Subject<'_> {
-    /// The one subject alternative name.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Client(identity) => identity.uri().to_owned(),
-            Self::Pods { deployment, namespace } => format!("*.{}", pod_domain(deployment, namespace)),
-        }
+/// The subject alternative names of an identity, as they stand in its certificate. Pods are called by the host name and
+/// call by the URI; the control plane is called by nobody.
+pub(super) fn names(identity: &Identity) -> Vec<String> {
+    let uri = identity.uri().into_owned();
+    match identity {
+        Identity::Operator | Identity::Gateway => vec![uri],
+        Identity::Pods(Deployment { namespace, name }) => vec![format!("*.{}", pod_domain(name, namespace)), uri],
     }
 }
 
@@ -74,21 +67,23 @@ impl Authority {
         &self.cert_pem
     }
 
-    pub fn sign(&self, subject: Subject<'_>, now: Timestamp) -> Result<Pair, AuthorityError> {
+    pub fn sign(&self, identity: &Identity, now: Timestamp) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate()?;
-        let (common, usage) = match subject {
-            Subject::Client(Identity::Operator) => ("easel operator", ExtendedKeyUsagePurpose::ClientAuth),
-            Subject::Client(Identity::Gateway) => ("easel gateway", ExtendedKeyUsagePurpose::ClientAuth),
-            Subject::Pods { .. } => ("easel pods", ExtendedKeyUsagePurpose::ServerAuth),
+        let (common, usages) = match identity {
+            Identity::Operator => ("easel operator", vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            Identity::Gateway => ("easel gateway", vec![ExtendedKeyUsagePurpose::ClientAuth]),
+            Identity::Pods(_) => {
+                ("easel pods", vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
+            }
         };
         let mut params = params(common, now, LEAF_LIFETIME)?;
-        let name = subject.name().try_into()?;
-        params.subject_alt_names = vec![match subject {
-            Subject::Client(_) => SanType::URI(name),
-            Subject::Pods { .. } => SanType::DnsName(name),
-        }];
+        for name in names(identity) {
+            let is_uri = name.contains("://");
+            let name = name.try_into()?;
+            params.subject_alt_names.push(if is_uri { SanType::URI(name) } else { SanType::DnsName(name) });
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![usage];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         Ok(Pair { cert_pem: params.signed_by(&key, &self.issuer)?.pem(), key_pem: key.serialize_pem() })
     }
@@ -155,8 +150,8 @@ mod tests {
     fn a_pods_certificate_is_good_for_the_pods_of_its_deployment_only_and_for_a_week() {
         let now = Timestamp::now();
         let authority = authority(now);
-        let subject = Subject::Pods { deployment: "easel-pool-cpu", namespace: "easel-system" };
-        let cert = der(&authority.sign(subject, now).unwrap().cert_pem);
+        let pods = Deployment { namespace: "easel-system".into(), name: "easel-pool-cpu".into() };
+        let cert = der(&authority.sign(&Identity::Pods(pods), now).unwrap().cert_pem);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots(&authority), provider).build().unwrap();
         let verify = |deployment: &str, namespace: &str, at: Timestamp| {
@@ -170,17 +165,31 @@ mod tests {
     }
 
     #[test]
-    fn a_client_identity_chains_to_its_authority_and_to_no_other() {
+    fn an_identity_chains_to_its_authority_and_to_no_other() {
         let now = Timestamp::now();
         let ours = authority(now);
-        let pair = ours.sign(Subject::Client(Identity::Operator), now).unwrap();
+        let pods = Deployment { namespace: "art".into(), name: "easel-model-m".into() };
+        for identity in [Identity::Operator, Identity::Gateway, Identity::Pods(pods)] {
+            let pair = ours.sign(&identity, now).unwrap();
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let verify = |authority: &Authority| {
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority), provider.clone());
+                verifier.build().unwrap().verify_client_cert(&der(&pair.cert_pem), &[], unix(now)).is_ok()
+            };
+            assert!(verify(&ours), "{identity}");
+            assert!(!verify(&authority(now)), "{identity}");
+        }
+    }
+
+    #[test]
+    fn the_control_planes_certificates_serve_nobody() {
+        let now = Timestamp::now();
+        let authority = authority(now);
+        let cert = der(&authority.sign(&Identity::Gateway, now).unwrap().cert_pem);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verify = |authority: &Authority| {
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority), provider.clone());
-            verifier.build().unwrap().verify_client_cert(&der(&pair.cert_pem), &[], unix(now)).is_ok()
-        };
-        assert!(verify(&ours));
-        assert!(!verify(&authority(now)));
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots(&authority), provider).build().unwrap();
+        let host = ServerName::try_from(pod_host("10.0.0.7".parse().unwrap(), "d", "n")).unwrap();
+        assert!(verifier.verify_server_cert(&cert, &[], &host, &[], unix(now)).is_err());
     }
 
     #[test]

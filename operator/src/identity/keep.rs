@@ -16,7 +16,7 @@ use crate::pod_client::PodClient;
 
 /// Sends the client once the Secret is there, and keeps it fresh until it is dropped.
 pub async fn keep(client: Client, namespace: &str, identity: Identity, first: oneshot::Sender<PodClient>) {
-    let name = identity_secret(identity);
+    let name = identity_secret(&identity);
     let api: Api<Secret> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let secrets = watcher(api, config).default_backoff().applied_objects();
@@ -25,7 +25,7 @@ pub async fn keep(client: Client, namespace: &str, identity: Identity, first: on
     let mut keeper = Keeper { held: None, first: Some(first) };
     while let Some(found) = secrets.next().await {
         if let Ok(secret) = found {
-            keeper.take(identity, &secret);
+            keeper.take(&identity, &secret);
         }
     }
 }
@@ -36,7 +36,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn take(&mut self, identity: Identity, found: &Secret) {
+    fn take(&mut self, identity: &Identity, found: &Secret) {
         let Some(credentials) = secret::credentials(found) else {
             warn!(%identity, "the identity's secret is incomplete");
             return;

@@ -7,11 +7,12 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::ObjectMeta;
-use x509_parser::extensions::GeneralName;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::parse_x509_pem;
 
 use super::Pair;
-use super::renewal::Held;
+use super::renewal::{Held, KeyId};
 use crate::names::{LABEL_MANAGED_BY, MANAGED_BY};
 use crate::pod_client::Credentials;
 
@@ -19,10 +20,10 @@ const CERT: &str = "tls.crt";
 const KEY: &str = "tls.key";
 const AUTHORITY: &str = "ca.crt";
 
-pub(super) fn build(name: &str, pair: &Pair, authority_pem: &str) -> Secret {
+pub(super) fn build(name: &str, pair: &Pair, trusted_pem: &str) -> Secret {
     let bytes = |text: &str| ByteString(text.as_bytes().to_vec());
     let Pair { cert_pem, key_pem } = pair;
-    let data = [(CERT, bytes(cert_pem)), (KEY, bytes(key_pem)), (AUTHORITY, bytes(authority_pem))];
+    let data = [(CERT, bytes(cert_pem)), (KEY, bytes(key_pem)), (AUTHORITY, bytes(trusted_pem))];
     Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -52,19 +53,47 @@ pub(super) fn held(secret: &Secret) -> Option<Held> {
     let (_, pem) = parse_x509_pem(cert_pem.as_bytes()).ok()?;
     let cert = pem.parse_x509().ok()?;
     let names = cert.subject_alternative_name().ok().flatten()?;
-    let name = names.value.general_names.iter().find_map(|name| match name {
+    let names = names.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) | GeneralName::URI(name) => Some((*name).to_owned()),
         _ => None, // of a foreign enum; other kinds of names are not ours
+    });
+    let signer = key_id(&cert, |extension| match extension {
+        ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref().map(|id| id.0),
+        _ => None, // of a foreign enum
     });
     Some(Held {
         not_before: Timestamp::from_second(cert.validity().not_before.timestamp()).ok()?,
         not_after: Timestamp::from_second(cert.validity().not_after.timestamp()).ok()?,
-        authority: text(secret, AUTHORITY)?,
-        name: name?,
+        signer: signer?,
+        trusts: text(secret, AUTHORITY)?,
+        names: names.collect(),
     })
 }
 
-fn text(secret: &Secret, key: &str) -> Option<String> {
+/// The name of an authority's own key, and its end.
+pub(super) fn own(cert_pem: &str) -> Option<(KeyId, Timestamp)> {
+    let (_, pem) = parse_x509_pem(cert_pem.as_bytes()).ok()?;
+    let cert = pem.parse_x509().ok()?;
+    let id = key_id(&cert, |extension| match extension {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+        _ => None, // of a foreign enum
+    });
+    Some((id?, Timestamp::from_second(cert.validity().not_after.timestamp()).ok()?))
+}
+
+fn key_id<'a>(
+    cert: &'a X509Certificate<'a>,
+    read: impl Fn(&'a ParsedExtension<'a>) -> Option<&'a [u8]>,
+) -> Option<KeyId> {
+    let found = cert.extensions().iter().find_map(|extension| read(extension.parsed_extension()));
+    found.map(|id| KeyId(id.to_vec()))
+}
+
+pub(super) fn put(secret: &mut Secret, key: &str, value: &str) {
+    secret.data.get_or_insert_default().insert(key.to_owned(), ByteString(value.as_bytes().to_vec()));
+}
+
+pub(super) fn text(secret: &Secret, key: &str) -> Option<String> {
     let data: &BTreeMap<String, ByteString> = secret.data.as_ref()?;
     String::from_utf8(data.get(key)?.0.clone()).ok()
 }
@@ -73,30 +102,34 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 mod tests {
     use easel_api::identity::Identity;
 
-    use super::super::authority::{Authority, Subject};
-    use super::super::renewal::{Renewal, renewal};
+    use super::super::Authorities;
+    use super::super::authority::names;
+    use super::super::renewal::{Renewal, Wanted, renewal};
     use super::*;
 
     #[test]
     fn a_secret_reads_back_and_is_kept_while_it_is_young() {
         let now = Timestamp::now();
-        let authority = Authority::read(&Authority::make(now).unwrap()).unwrap();
-        let subject = Subject::Client(Identity::Gateway);
-        let pair = authority.sign(subject, now).unwrap();
-        let secret = build("easel-identity-gateway", &pair, authority.cert_pem());
+        let authorities = Authorities::make(now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, now).unwrap();
+        let secret = build("easel-identity-gateway", &pair, &authorities.bundle());
         let credentials = credentials(&secret).unwrap();
         assert_eq!((&credentials.cert_pem, &credentials.key_pem), (&pair.cert_pem, &pair.key_pem));
-        let held = held(&secret).unwrap();
-        assert_eq!(renewal(Some(&held), authority.cert_pem(), &subject.name(), now), Renewal::Keep);
+        let wanted = Wanted {
+            signer: authorities.signer_id().clone(),
+            trusts: authorities.bundle(),
+            names: names(&Identity::Gateway),
+        };
+        assert_eq!(renewal(held(&secret).as_ref(), &wanted, now), Renewal::Keep);
     }
 
     #[test]
     fn a_secret_that_someone_broke_counts_as_none() {
         let now = Timestamp::now();
-        let authority = Authority::read(&Authority::make(now).unwrap()).unwrap();
-        let pair = authority.sign(Subject::Client(Identity::Gateway), now).unwrap();
+        let authorities = Authorities::make(now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, now).unwrap();
         for broken in [Pair { key_pem: "x".into(), ..pair.clone() }, Pair { cert_pem: "x".into(), ..pair }] {
-            assert_eq!(held(&build("n", &broken, authority.cert_pem())), None);
+            assert_eq!(held(&build("n", &broken, &authorities.bundle())), None);
         }
         assert_eq!(held(&Secret::default()), None);
     }

@@ -13,15 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::controller::{self, Chain, Context, ControllerMetrics, Settings};
-use crate::identity::{self, IssueError, Issuer};
+use crate::identity::{self, Issuer, RotationArgs};
 use crate::index::Observed;
 use crate::leader::Term;
 use crate::names::OPERATOR;
 use crate::planning::{PlanMetrics, Planning};
 use crate::stores::{SecretsReader, TagResolver};
 
-/// Certificates are looked after this often; they live for days.
-const CERTIFICATES_EVERY: Duration = Duration::from_mins(10);
 const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
@@ -39,6 +37,7 @@ impl LeadMetrics {
 pub(super) struct Lead {
     pub(super) client: Client,
     pub(super) settings: Settings,
+    pub(super) rotation: RotationArgs,
     pub(super) gateway_url: Option<String>,
     pub(super) pod_name: String,
     pub(super) observed: watch::Receiver<Arc<Observed>>,
@@ -68,7 +67,7 @@ impl Lead {
 
     async fn lead(&self, term: u64) {
         let issuer = self.issuer().await;
-        let looking_after = look_after(&issuer);
+        let looking_after = identity::look_after(&issuer, &self.rotation);
         let (first, ready) = oneshot::channel();
         let keeping = identity::keep(self.client.clone(), &self.settings.namespace, Identity::Operator, first);
         let working = async {
@@ -111,7 +110,7 @@ impl Lead {
         loop {
             match Issuer::open(self.client.clone(), &self.settings.namespace).await {
                 Ok(issuer) => return issuer,
-                Err(error) => report(&error),
+                Err(error) => warn!(error = %Chain(&error), "failed to open the authority"),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -121,21 +120,4 @@ impl Lead {
         let reporter = Reporter { controller: OPERATOR.into(), instance: Some(self.pod_name.clone()) };
         Recorder::new(self.client.clone(), reporter)
     }
-}
-
-/// Never ends.
-async fn look_after(issuer: &Issuer) {
-    loop {
-        match issuer.ensure_identities().await {
-            Ok(()) => tokio::time::sleep(CERTIFICATES_EVERY).await,
-            Err(error) => {
-                report(&error);
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
-}
-
-fn report(error: &IssueError) {
-    warn!(error = %Chain(error), "failed to make certificates");
 }

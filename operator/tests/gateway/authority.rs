@@ -24,8 +24,8 @@ impl Authority {
         Self { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
     }
 
-    pub(crate) fn credentials(&self, identity: Identity) -> Credentials {
-        let uri = SanType::URI(identity.uri().try_into().unwrap());
+    pub(crate) fn credentials(&self, identity: &Identity) -> Credentials {
+        let uri = SanType::URI(identity.uri().into_owned().try_into().unwrap());
         let (cert_pem, key_pem) = self.issue(uri, ExtendedKeyUsagePurpose::ClientAuth);
         Credentials { ca_pem: self.issuer.pem(), cert_pem, key_pem }
     }
@@ -34,15 +34,7 @@ impl Authority {
     pub(crate) fn server(&self, deployment: &str, namespace: &str) -> Arc<ServerConfig> {
         let name = format!("*.{}", pod_domain(deployment, namespace));
         let (cert, key) = self.issue(SanType::DnsName(name.try_into().unwrap()), ExtendedKeyUsagePurpose::ServerAuth);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap();
-        let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
-        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let config = config.with_client_cert_verifier(verifier);
-        Arc::new(config.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap())
+        serving(&self.issuer.pem(), &cert, &key)
     }
 
     fn issue(&self, name: SanType, usage: ExtendedKeyUsagePurpose) -> (String, String) {
@@ -52,4 +44,18 @@ impl Authority {
         params.extended_key_usages = vec![usage];
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
+}
+
+/// A pod's server: its own certificate, and only callers of these authorities.
+pub(crate) fn serving(trusted_pem: &str, cert_pem: &str, key_pem: &str) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(trusted_pem.as_bytes()) {
+        roots.add(authority.unwrap()).unwrap();
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider)).build().unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(cert_pem.as_bytes()).unwrap()];
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_client_cert_verifier(verifier);
+    Arc::new(config.with_single_cert(chain, PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).unwrap()).unwrap())
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
@@ -48,6 +49,7 @@ pub(crate) struct FakePod {
     calls: Arc<watch::Sender<Vec<Call>>>,
     hung_up: Arc<watch::Sender<usize>>,
     released: Arc<Semaphore>,
+    tls: Arc<ArcSwap<ServerConfig>>,
     _running: Arc<DropGuard>,
 }
 
@@ -67,6 +69,7 @@ impl FakePod {
             calls: Arc::new(watch::Sender::new(Vec::new())),
             hung_up: Arc::new(watch::Sender::new(0)),
             released: Arc::new(Semaphore::new(0)),
+            tls: Arc::new(ArcSwap::new(tls)),
             _running: Arc::new(running.clone().drop_guard()),
         };
         let state = Inner {
@@ -75,7 +78,7 @@ impl FakePod {
             hung_up: pod.hung_up.clone(),
             released: pod.released.clone(),
         };
-        tokio::spawn(running.run_until_cancelled_owned(accept(listener, TlsAcceptor::from(tls), state)));
+        tokio::spawn(running.run_until_cancelled_owned(accept(listener, pod.tls.clone(), state)));
         pod
     }
 
@@ -94,6 +97,11 @@ impl FakePod {
         soon(async { drop(hung_up.wait_for(|count| *count >= times).await.unwrap()) }).await;
     }
 
+    /// New connections are served so.
+    pub(crate) fn serves_with(&self, tls: Arc<ServerConfig>) {
+        self.tls.store(tls);
+    }
+
     pub(crate) fn release(&self) {
         self.released.add_permits(1);
     }
@@ -108,9 +116,9 @@ struct Inner {
     released: Arc<Semaphore>,
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, state: Inner) {
+async fn accept(listener: TcpListener, tls: Arc<ArcSwap<ServerConfig>>, state: Inner) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(stream, tls.clone(), state.clone()));
+        tokio::spawn(serve(stream, TlsAcceptor::from(tls.load_full()), state.clone()));
     }
 }
 

@@ -50,7 +50,7 @@ impl Stage {
     /// With one model, `demo/tiny`, and no pod.
     pub(crate) async fn new(flags: &[&str]) -> Self {
         let authority = Authority::new();
-        let client = PodClient::new(&authority.credentials(Identity::Gateway)).unwrap();
+        let client = PodClient::new(&authority.credentials(&Identity::Gateway)).unwrap();
         Self::with_client(flags, authority, client).await
     }
 
