@@ -141,13 +141,17 @@ fn ask_helper(helper: &str, registry: &str) -> anyhow::Result<Option<Answer>> {
         bail!("'{helper}' is not the name of a credential helper");
     }
     let program = format!("docker-credential-{helper}");
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("failed to start {program}; install it, or give --username and --password-stdin"))?;
+    let mut command = Command::new(&program);
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        // A configuration that came from another machine; the registry may want no credential at all.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("warning: docker's configuration names {program}, which is not installed; going on without it");
+            return Ok(None);
+        }
+        Err(error) => return Err(error).with_context(|| format!("failed to start {program}")),
+    };
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(registry.as_bytes()).with_context(|| format!("failed to ask {program}"))?;
     }

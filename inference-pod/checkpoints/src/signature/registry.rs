@@ -26,13 +26,13 @@ const MAX_SIGNATURES: usize = 64;
 /// Why signatures could not be fetched or pushed. Says nothing about whether the checkpoint is signed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("failed to fetch the signatures of {artifact}")]
+    #[error("failed to fetch the signatures of {artifact}; check the network and the credential")]
     Fetch {
         artifact: String,
         #[source]
         source: Box<OciDistributionError>,
     },
-    #[error("failed to push the signature of {artifact}")]
+    #[error("failed to push the signature of {artifact}; check the network and that the credential may push there")]
     Push {
         artifact: String,
         #[source]

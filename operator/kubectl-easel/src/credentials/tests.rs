@@ -58,7 +58,7 @@ fn a_credential_that_cannot_be_used_is_refused_without_being_shown() {
 }
 
 #[test]
-fn a_helper_is_a_program_of_that_name_and_nothing_else() {
+fn a_helper_is_a_program_of_that_name_and_one_that_is_not_installed_has_nothing_to_say() {
     assert!(ask_helper("../../bin/sh", "r").err().unwrap().to_string().contains("not the name"));
-    assert!(ask_helper("easel-test-absent", "r").err().unwrap().to_string().contains("install it"));
+    assert!(ask_helper("easel-test-absent", "r").unwrap().is_none());
 }
