@@ -6,22 +6,45 @@
 //! links (the listing names neither the link nor where it leads), devices and pipes, and names that it would quote.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{DirEntry, File};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 /// Bytes read at a time: large enough that the reading of a network volume is not bound by calls.
 const CHUNK_BYTES: usize = 1 << 20;
+/// Files that are hashed at once: one core hashes slower than a disk or the page cache reads.
+const HASH_THREADS: usize = 4;
+/// Between two words about progress.
+const PROGRESS_EVERY: Duration = Duration::from_millis(50);
 /// A checkpoint has two levels; a folder that is deeper than this is something else.
 const MAX_DEPTH: usize = 16;
 
 /// `sha256:` and 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// Of bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    pub(crate) fn finish(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
+    /// 64 digits, for names of files.
+    pub(crate) fn hex(&self) -> String {
+        hex(&self.0)
+    }
+}
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,10 +105,19 @@ pub struct Listing {
 
 impl Listing {
     pub fn read(folder: &Path) -> Result<Self, ListError> {
-        let mut files = Vec::new();
-        walk(folder, &mut Vec::new(), 0, &mut files)?;
-        files.sort_unstable();
-        Ok(Self { folder: folder.to_owned(), files })
+        Self::walk(folder, false)
+    }
+
+    /// Names at the top that begin with a dot as well.
+    pub(crate) fn read_all(folder: &Path) -> Result<Self, ListError> {
+        Self::walk(folder, true)
+    }
+
+    fn walk(folder: &Path, hidden: bool) -> Result<Self, ListError> {
+        let mut walk = Walk { hidden, files: Vec::new() };
+        walk.folder(folder, &mut Vec::new(), 0)?;
+        walk.files.sort_unstable();
+        Ok(Self { folder: folder.to_owned(), files: walk.files })
     }
 
     pub fn files(&self) -> impl Iterator<Item = (&[u8], u64)> {
@@ -97,101 +129,154 @@ impl Listing {
     }
 
     /// Reads every file. `progress` gets bytes done and in all, and says whether to go on; `None` when it says no.
-    pub fn digest(&self, mut progress: impl FnMut(u64, u64) -> bool) -> Result<Option<Digest>, ListError> {
-        let total = self.total_bytes();
-        let mut done = 0;
-        let mut listing = Sha256::new();
+    pub fn digest(&self, progress: impl FnMut(u64, u64) -> bool) -> Result<Option<Digest>, ListError> {
+        let Some(hashes) = hash_files(&self.folder, &self.files, progress)? else { return Ok(None) };
+        let lines = self.files.iter().zip(&hashes).map(|((path, _), hash)| (path.as_slice(), *hash));
+        Ok(Some(Digest::of(&listing(lines))))
+    }
+}
+
+/// The text of `sha256sum`, of files in the order of their paths.
+pub(crate) fn listing<'a>(files: impl Iterator<Item = (&'a [u8], Digest)>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (path, Digest(hash)) in files {
+        text.extend_from_slice(hex(&hash).as_bytes());
+        text.extend_from_slice(b"  ");
+        text.extend_from_slice(path);
+        text.push(b'\n');
+    }
+    text
+}
+
+/// Hashes files of a folder, several at a time, and gives their digests in the order of `files` (path and size).
+/// `progress` gets bytes done and in all, and says whether to go on; `None` when it says no.
+pub(crate) fn hash_files(
+    folder: &Path,
+    files: &[(Vec<u8>, u64)],
+    mut progress: impl FnMut(u64, u64) -> bool,
+) -> Result<Option<Vec<Digest>>, ListError> {
+    let total = files.iter().map(|(_, bytes)| bytes).sum();
+    // Largest first, so that no thread is left alone with one at the end.
+    let mut order: Vec<usize> = (0..files.len()).collect();
+    order.sort_by_key(|file| std::cmp::Reverse(files[*file].1));
+    let (next, done, stop) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let (results, inbox) = mpsc::channel();
+    let work = |results: mpsc::Sender<_>| {
         let mut chunk = vec![0; CHUNK_BYTES];
-        for (path, bytes) in &self.files {
-            let Some(file) = self.hash(path, *bytes, &mut chunk, |read| {
-                done += read;
-                progress(done, total)
-            })?
-            else {
-                return Ok(None);
-            };
-            listing.update(hex(&file));
-            listing.update(b"  ");
-            listing.update(path);
-            listing.update(b"\n");
+        while let Some(file) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (path, bytes) = &files[*file];
+            let hash = hash_file(folder, path, *bytes, &mut chunk, |read| {
+                done.fetch_add(read, Ordering::Relaxed);
+                !stop.load(Ordering::Relaxed)
+            });
+            if results.send((*file, hash)).is_err() {
+                return;
+            }
         }
-        Ok(Some(Digest(listing.finalize().into())))
-    }
-
-    fn hash(
-        &self,
-        path: &[u8],
-        bytes: u64,
-        chunk: &mut [u8],
-        mut progress: impl FnMut(u64) -> bool,
-    ) -> Result<Option<[u8; 32]>, ListError> {
-        let full = self.folder.join(std::ffi::OsStr::from_bytes(path));
-        let failed = |source| ListError::Read { path: show(path), source };
-        let mut file = File::open(full).map_err(failed)?;
-        let (mut hash, mut seen) = (Sha256::new(), 0);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..HASH_THREADS.min(files.len()) {
+            let results = results.clone();
+            scope.spawn(|| work(results));
+        }
+        drop(results);
+        let mut hashes = vec![Digest([0; 32]); files.len()];
         loop {
-            let read = file.read(chunk).map_err(failed)?;
-            if read == 0 {
-                break;
+            match inbox.recv_timeout(PROGRESS_EVERY) {
+                Ok((file, Ok(Some(hash)))) => hashes[file] = hash,
+                Ok((_, Ok(None))) => {} // stopped
+                Ok((_, Err(error))) => {
+                    stop.store(true, Ordering::Relaxed);
+                    next.store(files.len(), Ordering::Relaxed);
+                    return Err(error);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
             }
-            hash.update(&chunk[..read]);
-            seen += read as u64;
-            if !progress(read as u64) {
-                return Ok(None);
+            if !stop.load(Ordering::Relaxed) && !progress(done.load(Ordering::Relaxed), total) {
+                stop.store(true, Ordering::Relaxed);
+                next.store(files.len(), Ordering::Relaxed);
             }
         }
-        if seen != bytes {
-            return Err(ListError::Changed { path: show(path) });
-        }
-        Ok(Some(hash.finalize().into()))
-    }
+        Ok((!stop.load(Ordering::Relaxed)).then_some(hashes))
+    })
 }
 
-fn walk(folder: &Path, prefix: &mut Vec<u8>, depth: usize, files: &mut Vec<(Vec<u8>, u64)>) -> Result<(), ListError> {
-    if depth > MAX_DEPTH {
-        return Err(ListError::Deep(show(prefix)));
-    }
-    let failed = |source| ListError::Read { path: folder.display().to_string(), source };
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        let name = name.as_bytes();
-        if depth == 0 && name.starts_with(b".") {
-            continue; // as the shell's `*`
-        }
-        let length = prefix.len();
-        prefix.extend_from_slice(name);
-        visit(&entry, name, prefix, depth, files)?;
-        prefix.truncate(length);
-    }
-    Ok(())
-}
-
-fn visit(
-    entry: &std::fs::DirEntry,
-    name: &[u8],
-    path: &mut Vec<u8>,
-    depth: usize,
-    files: &mut Vec<(Vec<u8>, u64)>,
-) -> Result<(), ListError> {
-    if name.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) || (depth == 0 && name.starts_with(b"-")) {
-        return Err(ListError::Name(show(path)));
-    }
+fn hash_file(
+    folder: &Path,
+    path: &[u8],
+    bytes: u64,
+    chunk: &mut [u8],
+    mut progress: impl FnMut(u64) -> bool,
+) -> Result<Option<Digest>, ListError> {
+    let full = folder.join(std::ffi::OsStr::from_bytes(path));
     let failed = |source| ListError::Read { path: show(path), source };
-    // Of the entry itself: a link is seen as a link.
-    let metadata = entry.metadata().map_err(failed)?;
-    if metadata.is_symlink() {
-        return Err(ListError::Link(show(path)));
+    let mut file = File::open(full).map_err(failed)?;
+    let (mut hash, mut seen) = (Sha256::new(), 0);
+    loop {
+        let read = file.read(chunk).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(&chunk[..read]);
+        seen += read as u64;
+        if !progress(read as u64) {
+            return Ok(None);
+        }
     }
-    if metadata.is_dir() {
-        path.push(b'/');
-        return walk(&entry.path(), path, depth + 1, files);
+    if seen != bytes {
+        return Err(ListError::Changed { path: show(path) });
     }
-    if !metadata.is_file() {
-        return Err(ListError::Special(show(path)));
+    Ok(Some(Digest(hash.finalize().into())))
+}
+
+struct Walk {
+    /// Whether names at the top that begin with a dot count; the shell's `*` leaves them out.
+    hidden: bool,
+    files: Vec<(Vec<u8>, u64)>,
+}
+
+impl Walk {
+    fn folder(&mut self, folder: &Path, prefix: &mut Vec<u8>, depth: usize) -> Result<(), ListError> {
+        if depth > MAX_DEPTH {
+            return Err(ListError::Deep(show(prefix)));
+        }
+        let failed = |source| ListError::Read { path: folder.display().to_string(), source };
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.as_bytes();
+            if depth == 0 && name.starts_with(b".") && !self.hidden {
+                continue;
+            }
+            let length = prefix.len();
+            prefix.extend_from_slice(name);
+            self.entry(&entry, name, prefix, depth)?;
+            prefix.truncate(length);
+        }
+        Ok(())
     }
-    files.push((path.clone(), metadata.len()));
-    Ok(())
+
+    fn entry(&mut self, entry: &DirEntry, name: &[u8], path: &mut Vec<u8>, depth: usize) -> Result<(), ListError> {
+        if name.iter().any(|byte| matches!(byte, b'\n' | b'\r' | b'\\')) || (depth == 0 && name.starts_with(b"-")) {
+            return Err(ListError::Name(show(path)));
+        }
+        let failed = |source| ListError::Read { path: show(path), source };
+        // Of the entry itself: a link is seen as a link.
+        let metadata = entry.metadata().map_err(failed)?;
+        if metadata.is_symlink() {
+            return Err(ListError::Link(show(path)));
+        }
+        if metadata.is_dir() {
+            path.push(b'/');
+            return self.folder(&entry.path(), path, depth + 1);
+        }
+        if !metadata.is_file() {
+            return Err(ListError::Special(show(path)));
+        }
+        self.files.push((path.clone(), metadata.len()));
+        Ok(())
+    }
 }
 
 /// For messages; a name in a folder may hold anything.
