@@ -2,13 +2,16 @@
 //! Owns the channels and the threads' start; knows neither HTTP nor which pipeline computes.
 //!
 //! One thread computes and owns all that changes; another verifies, loads and warms up, one checkpoint at a time,
-//! and hands whole pipelines over.
+//! and hands whole pipelines over. Tasks beside them fetch what lies in a store.
 
+mod alarm;
 mod compute;
 mod drawing;
+mod fetching;
 mod load;
 mod metrics;
 mod residency;
+mod retry;
 mod step_times;
 #[cfg(test)]
 mod tests;
@@ -20,9 +23,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use easel_api::engine::{Generation, MemoryReport, ModelDefaults, ModelId, ModelLimits, Report, Residency};
 use easel_api::images;
+use easel_checkpoints::Fetcher;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::pipeline::{Loader, Picture, PictureRequest};
+use crate::pipeline::{Edit, Loader, Picture, PictureRequest};
 use crate::scheduler;
 pub use metrics::EngineMetrics;
 
@@ -64,6 +68,8 @@ pub struct DrawRequest {
     pub model: ModelId,
     /// Its seed is decided.
     pub generation: images::Generation,
+    /// What it starts from, when a picture shall be changed.
+    pub edit: Option<Edit>,
     pub seed: u64,
     pub arrival: Instant,
     pub deadline: Option<Instant>,
@@ -78,8 +84,12 @@ pub struct Drawn {
     pub timings: Timings,
     /// That the text encoder read, of prompt and negative prompt.
     pub text_tokens: u32,
+    /// Latent positions of the picture that was sent.
+    pub picture_tokens: u64,
     /// Latent positions of all pictures.
     pub image_tokens: u64,
+    /// What the model does not know of the prompt; ASCII.
+    pub warning: Option<String>,
 }
 
 /// Where a request's time went. Steps that its pictures shared count once.
@@ -144,7 +154,7 @@ pub struct Served {
 enum Command {
     Draw(Box<DrawRequest>, oneshot::Sender<Result<Drawn, DrawError>>),
     Hold(Residency, oneshot::Sender<Result<Report, ResidencyError>>),
-    /// The loader thread has said something.
+    /// The loader thread or a fetch has said something, or something is due.
     LoaderSpoke,
 }
 
@@ -162,11 +172,16 @@ impl std::fmt::Debug for EngineHandle {
 }
 
 impl EngineHandle {
-    /// Starts both threads.
-    pub fn start<L: Loader>(loader: L, flags: &EngineFlags, metrics: EngineMetrics) -> std::io::Result<Self> {
+    /// Starts both threads. Must be called within a runtime, on which checkpoints are fetched.
+    pub fn start<L: Loader>(
+        loader: L,
+        flags: &EngineFlags,
+        fetcher: Fetcher,
+        metrics: EngineMetrics,
+    ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel(flags.queue_limit as usize + SPARE_COMMANDS);
         let (publish, snapshot) = watch::channel(Snapshot::empty(flags, loader.device()));
-        let loading = load::start(Arc::new(loader), commands.downgrade(), metrics.clone())?;
+        let loading = load::start(Arc::new(loader), Arc::new(fetcher), commands.downgrade(), metrics.clone())?;
         let engine = compute::Engine::new(flags, inbox, publish, loading, metrics);
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run())?;
         Ok(Self { commands, snapshot })

@@ -12,6 +12,7 @@ pub mod scheduler;
 pub mod server;
 #[cfg(feature = "torch")]
 pub mod torch;
+pub mod vocabulary;
 
 /// An error with its causes, for a log field or a status message.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

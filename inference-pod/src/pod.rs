@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Args;
 use prometheus_client::registry::Registry;
 
+use crate::checkpoint::CheckpointFlags;
 use crate::drain::Drain;
 use crate::engine::{EngineFlags, EngineHandle, EngineMetrics};
 use crate::pipeline::Loader;
@@ -21,6 +22,8 @@ pub struct PodFlags {
     pub server: ServerFlags,
     #[command(flatten)]
     pub engine: EngineFlags,
+    #[command(flatten)]
+    pub checkpoints: CheckpointFlags,
     /// Seconds that requests have to finish after SIGTERM; a few less than terminationGracePeriodSeconds
     #[arg(long, env = "EASEL_DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u32,
@@ -40,8 +43,9 @@ impl Pod {
         let mut registry = Registry::with_prefix("easel_inference");
         let engine_metrics = EngineMetrics::register(&mut registry);
         let server_metrics = ServerMetrics::register(&mut registry);
-        let engine =
-            EngineHandle::start(loader, &flags.engine, engine_metrics).context("failed to start the engine")?;
+        let fetcher = flags.checkpoints.fetcher()?;
+        let engine = EngineHandle::start(loader, &flags.engine, fetcher, engine_metrics);
+        let engine = engine.context("failed to start the engine")?;
         let drain = Drain::default();
         let servers = Servers::start(&flags.server, engine.clone(), drain.clone(), server_metrics, registry).await?;
         let Addresses { engine: address, probes, metrics } = servers.addresses();

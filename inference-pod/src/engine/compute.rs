@@ -83,7 +83,7 @@ impl<P: Pipeline> Engine<P> {
             }
         }
         while let Ok(event) = self.loading.events.try_recv() {
-            self.residents.heard(event);
+            self.residents.heard(event, Instant::now());
         }
     }
 
@@ -115,12 +115,16 @@ impl<P: Pipeline> Engine<P> {
         let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
         let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
         let picture = pictures(request).next().ok_or(DrawError::Failed)?;
+        fits(loaded.pipeline.edits(), picture.edit.is_some())?;
         let key = loaded.pipeline.batch_key(&picture);
+        let positions = u64::from(key.height) * u64::from(key.width);
         let tokens = |text: &str| if text.is_empty() { 0 } else { loaded.pipeline.text_tokens(text) };
         let told = Told {
             digest: loaded.checkpoint.digest.clone(),
             text_tokens: tokens(&picture.prompt) + tokens(&picture.negative_prompt),
-            image_tokens: u64::from(key.height) * u64::from(key.width) * u64::from(request.generation.n),
+            picture_tokens: if picture.edit.is_some() { positions } else { 0 },
+            image_tokens: positions * u64::from(request.generation.n),
+            warning: loaded.pipeline.vocabulary().and_then(|words| words.warning(&picture.prompt)),
         };
         let id = RequestId(self.next_request);
         self.next_request += 1;
@@ -202,7 +206,7 @@ impl<P: Pipeline> Engine<P> {
         self.metrics.step_seconds.get_or_create(&label).observe(duration.as_secs_f64());
         let Some(loaded) = self.residents.loaded(batch.pipeline) else { return };
         let Some(desired) = self.residents.desired(&loaded.model) else { return };
-        let at_default = loaded.pipeline.batch_key(&default_picture(desired)) == batch.key;
+        let at_default = loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.edits())) == batch.key;
         if at_default && let Some(loaded) = self.residents.loaded_mut(batch.pipeline) {
             loaded.steps.push(duration);
         }
@@ -212,7 +216,13 @@ impl<P: Pipeline> Engine<P> {
     fn tidy(&mut self) {
         let Self { residents, scheduler, .. } = self;
         residents.retire(|pipeline| scheduler.uses(pipeline));
-        if let Some(order) = residents.next_order()
+        let now = Instant::now();
+        while let Some(order) = residents.next_fetch(now) {
+            self.loading.fetching.start(order);
+        }
+        let order = residents.next_order(now);
+        self.loading.alarm.set(residents.next_retry());
+        if let Some(order) = order
             && self.loading.orders.try_send(order).is_err()
         {
             tracing::error!("the loader thread is gone");
@@ -265,4 +275,14 @@ impl<P: Pipeline> Engine<P> {
             self.metrics.model_ready.get_or_create(&label).set(ready.into());
         }
     }
+}
+
+/// A model either draws from nothing or changes a picture.
+fn fits(edits: bool, is_edit: bool) -> Result<(), DrawError> {
+    let message = match (edits, is_edit) {
+        (true, false) => "this model changes pictures: send one with the prompt, to /v1/images/edits",
+        (false, true) => "this model draws from nothing and can't edit: send the prompt to /v1/images/generations",
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(DrawError::Unsupported(message.into()))
 }

@@ -16,12 +16,10 @@ type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
 /// One client's request.
 struct Drawing {
     reply: Reply,
-    digest: String,
     arrival: Instant,
     started: bool,
     timings: Timings,
-    text_tokens: u32,
-    image_tokens: u64,
+    told: Told,
     /// In the order of seeds.
     jobs: Vec<JobId>,
 }
@@ -42,7 +40,9 @@ struct Job<J> {
 pub(super) struct Told {
     pub(super) digest: String,
     pub(super) text_tokens: u32,
+    pub(super) picture_tokens: u64,
     pub(super) image_tokens: u64,
+    pub(super) warning: Option<String>,
 }
 
 pub(super) struct Drawings<J> {
@@ -59,9 +59,8 @@ impl<J> Drawings<J> {
         for (picture, job) in pictures(request).zip(&jobs) {
             self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting });
         }
-        let Told { digest, text_tokens, image_tokens } = told;
         let (arrival, timings) = (request.arrival, Timings::default());
-        let drawing = Drawing { reply, digest, arrival, started: false, timings, text_tokens, image_tokens, jobs };
+        let drawing = Drawing { reply, arrival, started: false, timings, told, jobs };
         self.requests.insert(id, drawing);
     }
 
@@ -148,14 +147,15 @@ impl<J> Drawings<J> {
 
     fn answer(&mut self, id: RequestId) {
         let Some(drawing) = self.requests.remove(&id) else { return };
-        let Drawing { reply, digest, arrival: _, started: _, timings, text_tokens, image_tokens, jobs } = drawing;
+        let Drawing { reply, arrival: _, started: _, timings, told, jobs } = drawing;
+        let Told { digest, text_tokens, picture_tokens, image_tokens, warning } = told;
         let mut pictures = Vec::with_capacity(jobs.len());
         for id in jobs {
             if let Some(Job { request: _, picture: request, stage: Stage::Finished(picture) }) = self.jobs.remove(&id) {
                 pictures.push((request, picture));
             }
         }
-        let _ = reply.send(Ok(Drawn { digest, pictures, timings, text_tokens, image_tokens }));
+        let _ = reply.send(Ok(Drawn { digest, pictures, timings, text_tokens, picture_tokens, image_tokens, warning }));
     }
 }
 
@@ -170,6 +170,7 @@ pub(super) fn pictures(request: &DrawRequest) -> impl Iterator<Item = PictureReq
         guidance_scale: generation.guidance_scale,
         size: generation.size,
         sampler: generation.sampler,
+        edit: request.edit.clone(),
     })
 }
 

@@ -2,18 +2,20 @@
 //! Owns the loaded pipelines; does not compute with them, and loads nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use easel_api::engine::{
-    Checkpoint, DesiredModel, Generation, MemoryReport, ModelId, ModelReport, ModelState, RefusalReason, Residency,
+    Access, Checkpoint, DesiredModel, Generation, MemoryReport, ModelId, ModelReport, ModelState, RefusalReason,
+    Residency, Source,
 };
+use easel_checkpoints::{Held, Refusal};
+use tokio_util::sync::CancellationToken;
 
+use super::fetching::FetchOrder;
 use super::load::{Event, Failure, News, Order, Ready};
+use super::retry;
 use super::step_times::StepTimes;
 use super::{ResidencyError, Served};
-use crate::checkpoint::Refusal;
 use crate::pipeline::Pipeline;
 use crate::scheduler::PipelineId;
 
@@ -23,6 +25,8 @@ pub(super) struct Loaded<P> {
     pub(super) model: ModelId,
     pub(super) checkpoint: Checkpoint,
     load: Duration,
+    /// Keeps it in the cache.
+    _held: Option<Held>,
     /// At the model's default size.
     pub(super) steps: StepTimes,
 }
@@ -30,21 +34,40 @@ pub(super) struct Loaded<P> {
 /// One desired model.
 struct Slot {
     desired: DesiredModel,
-    /// Of the desired checkpoint.
+    /// Of the desired checkpoint. A refusal stays until the next try has come as far as to say more.
     state: ModelState,
+    next: Next,
+    /// Refusals in a row.
+    failures: u32,
     /// Who draws: the desired checkpoint, or the former one until that is ready.
     serving: Option<PipelineId>,
     /// Did not fit while others were about to leave; is tried again when they have left.
     deferred: bool,
 }
 
-/// The load that the loader thread is at.
+/// What is to be done for a slot.
+#[derive(Debug)]
+enum Next {
+    /// Fetch it, or load it if it is a folder.
+    Begin,
+    Load(Held),
+    /// Begin, at this time.
+    Retry(Instant),
+    /// It is ready, refused for good, or somebody is at it.
+    Nothing,
+}
+
+/// A fetch or a load that somebody is at.
 struct InFlight {
     ticket: u64,
     model: ModelId,
     checkpoint: Checkpoint,
-    wanted: Arc<AtomicBool>,
+    access: Option<Access>,
+    unwanted: CancellationToken,
 }
+
+/// At once; each may fill the network, and more would only share it.
+const MAX_FETCHES: usize = 2;
 
 pub(super) struct Residents<P> {
     /// 0: no limit.
@@ -54,15 +77,15 @@ pub(super) struct Residents<P> {
     slots: Vec<Slot>,
     loaded: BTreeMap<PipelineId, Loaded<P>>,
     in_flight: Option<InFlight>,
+    fetches: Vec<InFlight>,
     /// Numbers tickets and pipelines.
     next: u64,
 }
 
-const NOT_BEGUN: ModelState = ModelState::Verifying { done_bytes: 0, total_bytes: 0 };
-
 impl<P: Pipeline> Residents<P> {
     pub(super) fn new(limit_bytes: u64) -> Self {
-        Self { limit_bytes, accepted: None, slots: Vec::new(), loaded: BTreeMap::new(), in_flight: None, next: 0 }
+        let (slots, loaded, fetches) = (Vec::new(), BTreeMap::new(), Vec::new());
+        Self { limit_bytes, accepted: None, slots, loaded, in_flight: None, fetches, next: 0 }
     }
 
     /// Replaces the desired models. The same residency again changes nothing; refused models are tried again by any
@@ -86,110 +109,183 @@ impl<P: Pipeline> Residents<P> {
             self.slots.push(slot);
         }
         self.accepted = Some(residency);
-        self.stop_unwanted_load();
+        self.stop_unwanted();
         Ok(())
     }
 
     fn slot(&self, desired: DesiredModel, former: Option<Slot>) -> Slot {
-        let same = |model: &ModelId, checkpoint: &Checkpoint| (model, checkpoint) == (&desired.id, &desired.checkpoint);
-        let ready = self.loaded.iter().find(|(_, loaded)| same(&loaded.model, &loaded.checkpoint)).map(|(id, _)| *id);
+        let same = |loaded: &Loaded<P>| (&loaded.model, &loaded.checkpoint) == (&desired.id, &desired.checkpoint);
+        let ready = self.loaded.iter().find(|(_, loaded)| same(loaded)).map(|(id, _)| *id);
         if ready.is_some() {
-            return Slot { desired, state: ModelState::Ready, serving: ready, deferred: false };
+            let (state, next) = (ModelState::Ready, Next::Nothing);
+            return Slot { desired, state, next, failures: 0, serving: ready, deferred: false };
         }
-        let loading =
-            self.in_flight.as_ref().is_some_and(|load| same(&load.model, &load.checkpoint) && load.is_wanted());
-        let (state, serving) = match former {
-            Some(slot) if loading => (slot.state, slot.serving),
-            Some(slot) => (NOT_BEGUN, slot.serving),
-            None => (NOT_BEGUN, None),
-        };
-        Slot { desired, state, serving, deferred: false }
+        match former {
+            Some(slot) if slot.desired.checkpoint == desired.checkpoint => {
+                let busy = self.flights().any(|flight| flight.is_of(&desired) && flight.is_wanted());
+                // What was refused is tried again by any newer residency: what was missing may be there now.
+                let next = if busy { Next::Nothing } else { slot.next.resumed() };
+                Slot { desired, next, ..slot }
+            }
+            former => {
+                let serving = former.and_then(|slot| slot.serving);
+                let state = not_begun(&desired.checkpoint.source);
+                Slot { desired, state, next: Next::Begin, failures: 0, serving, deferred: false }
+            }
+        }
     }
 
-    fn stop_unwanted_load(&self) {
-        let Some(load) = &self.in_flight else { return };
-        let wants = |slot: &Slot| (&slot.desired.id, &slot.desired.checkpoint) == (&load.model, &load.checkpoint);
-        if !self.slots.iter().any(wants) {
-            load.wanted.store(false, Ordering::Relaxed);
+    fn flights(&self) -> impl Iterator<Item = &InFlight> {
+        self.in_flight.iter().chain(&self.fetches)
+    }
+
+    fn stop_unwanted(&mut self) {
+        let Self { slots, in_flight, fetches, .. } = self;
+        for flight in in_flight.iter().chain(fetches.iter()) {
+            if !slots.iter().any(|slot| flight.is_of(&slot.desired)) {
+                flight.unwanted.cancel();
+            }
         }
+        // The loader thread says when it is free; a fetch just ends.
+        fetches.retain(InFlight::is_wanted);
+    }
+
+    /// The next checkpoint to fetch, if there is a place for a fetch.
+    pub(super) fn next_fetch(&mut self, now: Instant) -> Option<FetchOrder> {
+        if self.fetches.len() >= MAX_FETCHES {
+            return None;
+        }
+        let leaving = self.retiring().next().is_some();
+        let due = |slot: &&mut Slot| slot.is_remote() && slot.begins(now) && !(slot.deferred && leaving);
+        let slot = self.slots.iter_mut().find(due)?;
+        (slot.deferred, slot.next) = (false, Next::Nothing);
+        self.next += 1;
+        let flight = InFlight::new(self.next, &slot.desired);
+        let order = FetchOrder { ticket: self.next, model: slot.desired.clone(), unwanted: flight.unwanted.clone() };
+        self.fetches.push(flight);
+        Some(order)
     }
 
     /// The next checkpoint to load, if the loader is free. One at a time, so that memory is never booked twice.
-    pub(super) fn next_order(&mut self) -> Option<Order> {
+    pub(super) fn next_order(&mut self, now: Instant) -> Option<Order> {
         if self.in_flight.is_some() {
             return None;
         }
         let leaving = self.retiring().next().is_some();
-        let slot = self.slots.iter_mut().find(|slot| slot.state == NOT_BEGUN && !(slot.deferred && leaving))?;
+        let room_bytes = (self.limit_bytes > 0).then(|| self.limit_bytes.saturating_sub(self.used_bytes()));
+        let due = |slot: &&mut Slot| {
+            let loads = matches!(slot.next, Next::Load(_)) || (!slot.is_remote() && slot.begins(now));
+            loads && !(slot.deferred && leaving)
+        };
+        let slot = self.slots.iter_mut().find(due)?;
         slot.deferred = false;
+        let held = match std::mem::replace(&mut slot.next, Next::Nothing) {
+            Next::Load(held) => Some(held),
+            Next::Begin | Next::Retry(_) | Next::Nothing => None,
+        };
         let model = slot.desired.clone();
         self.next += 1;
-        let wanted = Arc::new(AtomicBool::new(true));
-        let (id, checkpoint) = (model.id.clone(), model.checkpoint.clone());
-        self.in_flight = Some(InFlight { ticket: self.next, model: id, checkpoint, wanted: wanted.clone() });
-        let room_bytes = (self.limit_bytes > 0).then(|| self.limit_bytes.saturating_sub(self.used_bytes()));
-        Some(Order { ticket: self.next, model, room_bytes, wanted })
+        let flight = InFlight::new(self.next, &model);
+        let unwanted = flight.unwanted.clone();
+        self.in_flight = Some(flight);
+        Some(Order { ticket: self.next, model, room_bytes, held, unwanted })
     }
 
-    /// Books what the loader thread says.
-    pub(super) fn heard(&mut self, event: Event<P>) {
+    /// When something is due that is not due now.
+    pub(super) fn next_retry(&self) -> Option<Instant> {
+        let retry = |slot: &Slot| match slot.next {
+            Next::Retry(at) => Some(at),
+            Next::Begin | Next::Load(_) | Next::Nothing => None,
+        };
+        self.slots.iter().filter_map(retry).min()
+    }
+
+    /// Books what the loader thread or a fetch says.
+    pub(super) fn heard(&mut self, event: Event<P>, now: Instant) {
         let Event { ticket, news } = event;
-        let Some(load) = self.in_flight.take_if(|load| load.ticket == ticket) else { return };
+        if let News::Progress(state) = news {
+            self.progress(ticket, state);
+            return;
+        }
+        // A fetch that nobody wants any more is not here, and what it brought is dropped.
+        let Some(flight) = self.land(ticket) else { return };
         match news {
-            News::Progress(state) => {
-                self.set_state(&load, state);
-                self.in_flight = Some(load);
-            }
+            News::Progress(_) | News::Done(Err(Failure::Cancelled)) => {}
             // A pipeline that nobody wants any more is dropped here.
-            News::Done(_) if !load.is_wanted() => {}
-            News::Done(Ok(ready)) => self.insert(&load, ready),
-            News::Done(Err(Failure::Cancelled)) => {}
-            News::Done(Err(Failure::Refused(refusal))) => self.refuse(&load, refusal),
-            News::Done(Err(Failure::NoRoom { need_bytes, room_bytes })) => self.no_room(&load, need_bytes, room_bytes),
+            News::Done(_) if !flight.is_wanted() => {}
+            News::Fetched(Ok(held)) => {
+                if let Some(slot) = self.slot_of(&flight) {
+                    slot.next = Next::Load(held);
+                }
+            }
+            News::Done(Ok(ready)) => self.insert(&flight, ready),
+            News::Fetched(Err(refusal)) | News::Done(Err(Failure::Refused(refusal))) => {
+                self.refuse(&flight, refusal, now);
+            }
+            News::Done(Err(Failure::NoRoom { need_bytes, room_bytes })) => {
+                self.no_room(&flight, need_bytes, room_bytes, now);
+            }
         }
     }
 
-    fn slot_of(&mut self, load: &InFlight) -> Option<&mut Slot> {
-        let wants = |slot: &&mut Slot| slot.desired.id == load.model && slot.desired.checkpoint == load.checkpoint;
-        self.slots.iter_mut().find(wants)
+    /// Takes what has ended.
+    fn land(&mut self, ticket: u64) -> Option<InFlight> {
+        let load = self.in_flight.take_if(|load| load.ticket == ticket);
+        load.or_else(|| {
+            let fetch = self.fetches.iter().position(|fetch| fetch.ticket == ticket)?;
+            Some(self.fetches.remove(fetch))
+        })
     }
 
-    fn set_state(&mut self, load: &InFlight, state: ModelState) {
-        if let Some(slot) = self.slot_of(load) {
+    fn progress(&mut self, ticket: u64, state: ModelState) {
+        let flight = self.in_flight.iter().chain(&self.fetches).find(|flight| flight.ticket == ticket);
+        if let Some(flight) = flight
+            && let Some(slot) = self.slots.iter_mut().find(|slot| flight.is_of(&slot.desired))
+        {
             slot.state = state;
         }
     }
 
+    fn slot_of(&mut self, flight: &InFlight) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|slot| flight.is_of(&slot.desired))
+    }
+
     fn insert(&mut self, load: &InFlight, ready: Ready<P>) {
         let id = PipelineId(load.ticket);
-        let Ready { pipeline, load: duration } = ready;
+        let Ready { pipeline, load: duration, held } = ready;
         let Some(slot) = self.slot_of(load) else { return };
-        slot.state = ModelState::Ready;
+        (slot.state, slot.failures) = (ModelState::Ready, 0);
         slot.serving = Some(id); // who served before retires
         tracing::info!(model = %load.model, digest = load.checkpoint.digest, load_ms = duration.as_millis() as u64, "model ready");
-        let (model, checkpoint) = (load.model.clone(), load.checkpoint.clone());
-        self.loaded.insert(id, Loaded { pipeline, model, checkpoint, load: duration, steps: StepTimes::default() });
+        let (model, checkpoint, steps) = (load.model.clone(), load.checkpoint.clone(), StepTimes::default());
+        self.loaded.insert(id, Loaded { pipeline, model, checkpoint, load: duration, _held: held, steps });
     }
 
-    fn refuse(&mut self, load: &InFlight, refusal: Refusal) {
+    fn refuse(&mut self, flight: &InFlight, refusal: Refusal, now: Instant) {
         let Refusal { reason, message } = refusal;
-        tracing::warn!(model = %load.model, digest = load.checkpoint.digest, ?reason, message, "model refused");
-        self.set_state(load, ModelState::Refused { reason, message });
+        let Some(slot) = self.slot_of(flight) else { return };
+        slot.failures += 1;
+        let renewed = reason == RefusalReason::Unauthorized && slot.desired.access != flight.access;
+        let pause = if renewed { Some(Duration::ZERO) } else { retry::pause(reason, slot.failures) };
+        slot.next = pause.map_or(Next::Nothing, |pause| Next::Retry(now + pause));
+        let again = pause.map(|pause| pause.as_secs());
+        tracing::warn!(model = %flight.model, digest = flight.checkpoint.digest, ?reason, message, again, "model refused");
+        slot.state = ModelState::Refused { reason, message };
     }
 
-    fn no_room(&mut self, load: &InFlight, need_bytes: u64, room_bytes: u64) {
+    fn no_room(&mut self, load: &InFlight, need_bytes: u64, room_bytes: u64, now: Instant) {
         if self.retiring().next().is_some() || self.used_bytes() < self.limit_bytes.saturating_sub(room_bytes) {
             if let Some(slot) = self.slot_of(load) {
-                (slot.state, slot.deferred) = (NOT_BEGUN, true);
+                (slot.state, slot.next, slot.deferred) = (not_begun(&load.checkpoint.source), Next::Begin, true);
             }
             return;
         }
         let message = format!(
             "'{}' needs {need_bytes} bytes and {room_bytes} of {} are free beside what is resident; remove a model from \
              this pod or give it more memory (--memory-bytes)",
-            load.checkpoint.path, self.limit_bytes
+            load.checkpoint.source, self.limit_bytes
         );
-        self.refuse(load, Refusal::new(RefusalReason::LoadFailed, message));
+        self.refuse(load, Refusal::new(RefusalReason::LoadFailed, message), now);
     }
 
     fn retiring(&self) -> impl Iterator<Item = PipelineId> {
@@ -266,7 +362,7 @@ impl<P: Pipeline> Residents<P> {
     pub(super) fn served(&self) -> BTreeMap<ModelId, Served> {
         let served = |slot: &Slot| {
             let loaded = self.loaded.get(&slot.serving?)?;
-            let DesiredModel { id, checkpoint: _, defaults, limits } = slot.desired.clone();
+            let DesiredModel { id, checkpoint: _, access: _, defaults, limits } = slot.desired.clone();
             Some((id, Served { defaults, limits, digest: loaded.checkpoint.digest.clone() }))
         };
         self.slots.iter().filter_map(served).collect()
@@ -274,7 +370,52 @@ impl<P: Pipeline> Residents<P> {
 }
 
 impl InFlight {
+    fn new(ticket: u64, desired: &DesiredModel) -> Self {
+        let DesiredModel { id, checkpoint, access, defaults: _, limits: _ } = desired.clone();
+        Self { ticket, model: id, checkpoint, access, unwanted: CancellationToken::new() }
+    }
+
+    fn is_of(&self, desired: &DesiredModel) -> bool {
+        (&self.model, &self.checkpoint) == (&desired.id, &desired.checkpoint)
+    }
+
     fn is_wanted(&self) -> bool {
-        self.wanted.load(Ordering::Relaxed)
+        !self.unwanted.is_cancelled()
+    }
+}
+
+impl Slot {
+    fn is_remote(&self) -> bool {
+        match self.desired.checkpoint.source {
+            Source::Folder { .. } => false,
+            Source::Oci { .. } | Source::S3 { .. } => true,
+        }
+    }
+
+    fn begins(&self, now: Instant) -> bool {
+        match self.next {
+            Next::Begin => true,
+            Next::Retry(at) => at <= now,
+            Next::Load(_) | Next::Nothing => false,
+        }
+    }
+}
+
+impl Next {
+    /// For the same checkpoint in a newer residency.
+    fn resumed(self) -> Self {
+        match self {
+            Self::Load(held) => Self::Load(held),
+            Self::Begin | Self::Retry(_) | Self::Nothing => Self::Begin,
+        }
+    }
+}
+
+fn not_begun(source: &Source) -> ModelState {
+    match source {
+        Source::Folder { .. } => ModelState::Verifying { done_bytes: 0, total_bytes: 0 },
+        Source::Oci { .. } | Source::S3 { .. } => {
+            ModelState::Fetching { done_bytes: 0, total_bytes: 0, seconds_left: None }
+        }
     }
 }

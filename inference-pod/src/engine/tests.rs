@@ -4,14 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use easel_api::engine::{Checkpoint, DesiredModel, ModelState};
+use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source};
 use easel_api::images::{Quality, SamplerKind};
+use easel_checkpoints::digest::Listing;
+use easel_checkpoints::{Effort, Settings, Timeouts};
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
 
 use super::*;
-use crate::checkpoint::digest::Listing;
 use crate::pipeline::{BatchKey, LoadError, Pipeline, PipelineError};
+use crate::vocabulary::Vocabulary;
 
 /// Does what the prompt says; each step needs a permit.
 struct Moody {
@@ -38,7 +40,7 @@ impl Pipeline for Moody {
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         let side = request.size.width() / 8;
-        BatchKey { input_channels: 4, height: side, width: side, text_length: 77, guidance: true }
+        BatchKey { input_channels: 4, height: side, width: side, text_length: 77, rows: 2 }
     }
 
     fn encode(&self, request: &PictureRequest) -> Result<PictureRequest, PipelineError> {
@@ -64,6 +66,14 @@ impl Pipeline for Moody {
         Ok(Picture { size: job.size, rgb: vec![0; 3 * job.size.pixels() as usize] })
     }
 
+    fn edits(&self) -> bool {
+        false
+    }
+
+    fn vocabulary(&self) -> Option<&Vocabulary> {
+        None
+    }
+
     fn text_tokens(&self, _: &str) -> u32 {
         77
     }
@@ -86,7 +96,12 @@ fn desired(folder: &Path) -> DesiredModel {
     let digest = Listing::read(folder).unwrap().digest(|_, _| true).unwrap().unwrap().to_string();
     DesiredModel {
         id: ModelId("art/moody".into()),
-        checkpoint: Checkpoint { path: folder.to_str().unwrap().to_owned(), digest },
+        checkpoint: Checkpoint {
+            source: Source::Folder { path: folder.to_str().unwrap().to_owned() },
+            digest,
+            signature: None,
+        },
+        access: None,
         defaults: ModelDefaults {
             steps: 2,
             guidance_scale: 5.0,
@@ -103,7 +118,14 @@ async fn world() -> World {
     let (permits, take) = channel();
     let flags = EngineFlags { max_batch: 4, queue_limit: 8, patience_seconds: 30, memory_bytes: 0 };
     let metrics = EngineMetrics::register(&mut Registry::default());
-    let engine = EngineHandle::start(MoodyLoader(Arc::new(Mutex::new(take))), &flags, metrics).unwrap();
+    let fetcher = Fetcher::new(Settings {
+        cache_dir: folder.path().join("cache"),
+        cache_bytes: None,
+        keys: Vec::new(),
+        effort: Effort::default(),
+        timeouts: Timeouts::default(),
+    });
+    let engine = EngineHandle::start(MoodyLoader(Arc::new(Mutex::new(take))), &flags, fetcher, metrics).unwrap();
     let world = World { engine, permits, folder, model };
     world.hold(1, vec![world.model.clone()]).await;
     world.until(|snapshot| snapshot.served.len() == 1).await;
@@ -135,7 +157,7 @@ impl World {
             seed: None,
         };
         let (model, arrival) = (self.model.id.clone(), Instant::now());
-        let request = DrawRequest { model, generation, seed: 0, arrival, deadline: None };
+        let request = DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None };
         let engine = self.engine.clone();
         tokio::spawn(async move { engine.draw(request).await })
     }

@@ -4,7 +4,7 @@ use easel_api::engine::{ModelState, RefusalReason};
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::support::{MODEL, World, checkpoint, desired, is_ready};
+use crate::support::{MODEL, World, checkpoint, desired, is_ready, path};
 
 #[tokio::test]
 async fn an_older_generation_is_refused_and_the_same_again_changes_nothing() {
@@ -92,13 +92,13 @@ async fn a_model_without_room_is_refused_with_the_sizes_and_taken_when_another_l
 #[tokio::test]
 async fn a_refused_model_is_tried_again_by_a_newer_residency() {
     let world = World::start(&[]).await;
-    let model = world.model(MODEL);
+    let mut model = world.model(MODEL);
     let away = world.folder.path().join("away");
-    std::fs::rename(&model.checkpoint.path, &away).unwrap();
+    std::fs::rename(path(&mut model), &away).unwrap();
     world.operator.hold(1, vec![model.clone()]).await;
     let refused = |report: &easel_api::engine::Report| matches!(report.models[..], [ref m] if matches!(m.state, ModelState::Refused { reason: RefusalReason::NotFound, .. }));
     world.operator.report_until(refused).await;
-    std::fs::rename(&away, &model.checkpoint.path).unwrap();
+    std::fs::rename(&away, path(&mut model)).unwrap();
     world.operator.hold(2, vec![model]).await;
     world.operator.report_until(|report| is_ready(report, MODEL)).await;
 }

@@ -4,7 +4,7 @@ use easel_api::engine::{DesiredModel, ModelState, RefusalReason};
 use hyper::StatusCode;
 use serde_json::json;
 
-use crate::support::{MODEL, World, is_ready, weights};
+use crate::support::{MODEL, World, is_ready, path, weights};
 
 /// Holds the model and gives what the report says of its refusal.
 async fn refusal(world: &World, model: DesiredModel) -> (RefusalReason, String) {
@@ -31,8 +31,8 @@ async fn a_wrong_digest_is_refused_and_never_served() {
 #[tokio::test]
 async fn one_tampered_byte_is_refused_and_never_served() {
     let world = World::start(&[]).await;
-    let model = world.model(MODEL);
-    let weights = weights(model.checkpoint.path.as_ref());
+    let mut model = world.model(MODEL);
+    let weights = weights(path(&mut model).as_ref());
     let mut bytes = std::fs::read(&weights).unwrap();
     bytes[500] ^= 1;
     std::fs::write(weights, bytes).unwrap();
@@ -42,10 +42,10 @@ async fn one_tampered_byte_is_refused_and_never_served() {
 #[tokio::test]
 async fn bytes_are_verified_again_at_every_load() {
     let world = World::ready(&[]).await;
-    let model = world.model(MODEL);
+    let mut model = world.model(MODEL);
     world.operator.hold(2, vec![]).await;
     world.operator.report_until(|report| report.memory.used_bytes == 0).await;
-    std::fs::write(weights(model.checkpoint.path.as_ref()), "other").unwrap();
+    std::fs::write(weights(path(&mut model).as_ref()), "other").unwrap();
     world.operator.hold(3, vec![model]).await;
     let report = world
         .operator
@@ -57,11 +57,11 @@ async fn bytes_are_verified_again_at_every_load() {
 async fn a_missing_folder_a_pickle_and_a_broken_index_are_refused_with_their_reasons() {
     let world = World::start(&[]).await;
     let mut model = world.model(MODEL);
-    model.checkpoint.path += "-gone";
+    *path(&mut model) += "-gone";
     assert_eq!(refusal(&world, model).await.0, RefusalReason::NotFound);
 
     let world = World::start(&[]).await;
-    let model = world.model(MODEL);
-    std::fs::write(format!("{}/unet/diffusion_pytorch_model.bin", model.checkpoint.path), "pickle").unwrap();
-    assert_eq!(refusal(&world, model).await.0, RefusalReason::Unsupported);
+    let mut model = world.model(MODEL);
+    std::fs::write(format!("{}/unet/diffusion_pytorch_model.bin", path(&mut model)), "pickle").unwrap();
+    assert_eq!(refusal(&world, model).await.0, RefusalReason::UnsafeFormat);
 }

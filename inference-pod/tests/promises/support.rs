@@ -9,11 +9,11 @@ use axum::body::Body;
 use clap::Parser;
 use easel_api::engine::{
     Checkpoint, DesiredModel, Generation, ModelDefaults, ModelId, ModelLimits, REPORT_PATH, RESIDENCY_PATH, Report,
-    Residency,
+    Residency, Source,
 };
 use easel_api::identity::{Deployment, Identity, pod_domain, pod_host};
 use easel_api::images::{GENERATIONS_PATH, SamplerKind};
-use easel_inference::checkpoint::digest::Listing;
+use easel_checkpoints::digest::Listing;
 use easel_inference::fake::{FakeFlags, FakeLoader};
 use easel_inference::pod::{Pod, PodFlags};
 use http_body_util::BodyExt;
@@ -307,7 +307,15 @@ pub(crate) fn checkpoint(folder: &Path, content: &str) -> Checkpoint {
     std::fs::write(folder.join("model_index.json"), json!({"_class_name": content}).to_string()).unwrap();
     std::fs::write(weights(folder), vec![7; 1000]).unwrap();
     let digest = Listing::read(folder).unwrap().digest(|_, _| true).unwrap().unwrap().to_string();
-    Checkpoint { path: folder.to_str().unwrap().to_owned(), digest }
+    Checkpoint { source: Source::Folder { path: folder.to_str().unwrap().to_owned() }, digest, signature: None }
+}
+
+/// Of a model whose checkpoint is a folder.
+pub(crate) fn path(model: &mut DesiredModel) -> &mut String {
+    match &mut model.checkpoint.source {
+        Source::Folder { path } => path,
+        Source::Oci { .. } | Source::S3 { .. } => panic!("not a folder"),
+    }
 }
 
 pub(crate) fn weights(folder: &Path) -> PathBuf {
@@ -318,7 +326,7 @@ pub(crate) fn desired(id: &str, checkpoint: Checkpoint) -> DesiredModel {
     let defaults =
         ModelDefaults { steps: 4, guidance_scale: 5.0, size: "64x64".parse().unwrap(), sampler: SamplerKind::Ddim };
     let limits = ModelLimits { max_steps: 1000, max_pixels: 512 * 512, max_images: 8 };
-    DesiredModel { id: ModelId(id.into()), checkpoint, defaults, limits }
+    DesiredModel { id: ModelId(id.into()), checkpoint, access: None, defaults, limits }
 }
 
 pub(crate) fn is_ready(report: &Report, id: &str) -> bool {
