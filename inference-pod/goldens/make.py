@@ -1,4 +1,4 @@
-"""Draws the goldens: two tiny Stable Diffusion checkpoints with random weights, and what diffusers computes with them.
+"""Draws the goldens: tiny Stable Diffusion checkpoints with random weights, and what diffusers computes with them.
 
 Offline; see README.md for the versions. Running it again with those versions gives the same files.
 """
@@ -7,12 +7,14 @@ import json
 import pathlib
 import shutil
 
+import PIL.Image
 import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
@@ -102,9 +104,10 @@ def text_encoder(vocab, act, length):
     return enliven(CLIPTextModel(config), 1)
 
 
-def vae(channels):
+def vae(channels, **more):
     stages = len(channels)
     config = AutoencoderKL(
+        **more,
         block_out_channels=channels,
         down_block_types=["DownEncoderBlock2D"] * stages,
         up_block_types=["UpDecoderBlock2D"] * stages,
@@ -175,6 +178,60 @@ def sd2():
     )
 
 
+def edit4():
+    """InstructPix2Pix as of 2022: 4 + 4 channels, Euler's schedule, epsilon, every time from its offset 0."""
+    vocab, merges = train_bpe(40)
+    return StableDiffusionInstructPix2PixPipeline(
+        tokenizer=CLIPTokenizer(vocab, merges, model_max_length=24),
+        text_encoder=text_encoder(vocab, "quick_gelu", 24),
+        unet=unet(
+            in_channels=8,
+            block_out_channels=(16, 24),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            attention_head_dim=4,
+        ),
+        vae=vae([8, 16, 16]),
+        scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def edit16():
+    """As our own editing model: 16 + 16 channels, v_prediction, DDIM with an offset, and a VAE without `quant_conv`."""
+    vocab, merges = train_bpe(60)
+    return StableDiffusionInstructPix2PixPipeline(
+        tokenizer=CLIPTokenizer(vocab, merges, model_max_length=24),
+        text_encoder=text_encoder(vocab, "gelu", 24),
+        unet=unet(
+            in_channels=32,
+            out_channels=16,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            attention_head_dim=[2, 4],
+        ),
+        vae=vae([8, 8, 16, 16], latent_channels=16, scaling_factor=0.7, use_quant_conv=False),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            steps_offset=1,
+            clip_sample=False,
+            set_alpha_to_one=False,
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def age(folder):
     """Rewrites a checkpoint as exports of 2022 look.
 
@@ -228,6 +285,56 @@ def run(pipe, sampler, seed, size):
         callback_on_step_end=keep,
     ).images
     return record
+
+
+def picture(size):
+    """RGB bytes that are easily made again: two gradients and a checker."""
+    y, x = torch.meshgrid(torch.arange(size[1]), torch.arange(size[0]), indexing="ij")
+    channels = [x * 255 // (size[0] - 1), y * 255 // (size[1] - 1), (x // 8 + y // 8) % 2 * 200 + 20]
+    return torch.stack(channels, -1).to(torch.uint8)
+
+
+def edit(pipe, sampler, image, guidance):
+    """Four steps of an edit: latents after each step, picture in 0..1."""
+    pipe.scheduler = sampler.from_config(pipe.scheduler.config, clip_sample=False)
+    record = {}
+
+    def keep(_pipe, step, _time, tensors):
+        record[f"latents.{step}"] = tensors["latents"].clone()
+        return tensors
+
+    record["image"] = pipe(
+        PROMPTS[0],
+        image=image,
+        negative_prompt="red apple",
+        num_inference_steps=4,
+        guidance_scale=guidance[0],
+        image_guidance_scale=guidance[1],
+        generator=torch.Generator().manual_seed(7),
+        output_type="pt",
+        callback_on_step_end=keep,
+    ).images
+    return record
+
+
+@torch.no_grad()
+def edits(pipe, size):
+    out = {"picture": picture(size)}
+    image = PIL.Image.fromarray(out["picture"].numpy())
+    # What the pipeline itself makes of a picture: -1..1, then the mode, unscaled.
+    out["encoded"] = pipe.vae.encode(pipe.image_processor.preprocess(image)).latent_dist.mode()
+    length = pipe.tokenizer.model_max_length
+    tokens = pipe.tokenizer(PROMPTS[:3], padding="max_length", max_length=length, return_tensors="pt", truncation=True)
+    channels = pipe.unet.config.in_channels
+    generator = torch.Generator().manual_seed(11)
+    out["sample"] = torch.randn(3, channels, *out["encoded"].shape[2:], generator=generator)
+    out["text"] = pipe.text_encoder(tokens.input_ids)[0]
+    out["times"] = torch.tensor([801, 41, 401])
+    out["unet"] = pipe.unet(out["sample"], out["times"], out["text"]).sample
+    runs = [("ddim", DDIMScheduler, (3.0, 1.5)), ("euler", EulerDiscreteScheduler, (3.0, 1.5))]
+    for name, sampler, guidance in [*runs, ("plain", DDIMScheduler, (1.0, 1.5))]:
+        out |= {f"{name}.{key}": value for key, value in edit(pipe, sampler, image, guidance).items()}
+    return {key: value.contiguous() for key, value in out.items()}
 
 
 @torch.no_grad()
@@ -336,6 +443,15 @@ def main():
         pipe = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
         tensors = goldens(pipe, sizes[name])
+        save_file(tensors, HERE / f"{name}.safetensors")
+        manifest["tensors"][name] = statistics(tensors)
+    for name, make, size in [("edit4", edit4, (64, 48)), ("edit16", edit16, (64, 48))]:
+        folder = HERE / name
+        shutil.rmtree(folder, ignore_errors=True)
+        make().save_pretrained(folder)
+        pipe = StableDiffusionInstructPix2PixPipeline.from_pretrained(folder, local_files_only=True)
+        pipe.set_progress_bar_config(disable=True)
+        tensors = edits(pipe, size)
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
     for name, tensors in [("schedules", schedules()), ("solver_steps", solver_steps())]:

@@ -1,7 +1,9 @@
 //! A pipeline without a model, for tests, simulations and clusters without GPUs: it takes the time that a latency
-//! model says and draws a picture from a hash. Knows the Pipeline trait only; says on every picture's seed the same.
+//! model says and draws a picture from a hash, or tints the one it shall edit. Knows the Pipeline trait only; says on
+//! every picture's seed the same.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +11,10 @@ use easel_api::ImageSize;
 use sha2::{Digest, Sha256};
 
 use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::vocabulary::Vocabulary;
 
+/// diffusers' class of models that edit.
+const EDIT_CLASS: &str = "StableDiffusionInstructPix2PixPipeline";
 /// Pixels to which `--fake-step-ms` refers.
 const REFERENCE_PIXELS: f64 = 512.0 * 512.0;
 /// The part of a step that does not depend on the batch: what small batches share, as measured on real devices.
@@ -49,10 +54,11 @@ impl Loader for FakeLoader {
     fn load(&self, folder: &Path) -> Result<FakePipeline, LoadError> {
         let failed = |source| LoadError::Failed { part: "model_index.json".into(), source };
         let index = std::fs::read(folder.join("model_index.json")).map_err(|error| failed(error.into()))?;
-        serde_json::from_slice::<serde_json::Value>(&index).map_err(|error| failed(error.into()))?;
+        let index: serde_json::Value = serde_json::from_slice(&index).map_err(|error| failed(error.into()))?;
         sleep_ms(self.flags.fake_load_ms);
         let memory_bytes = weight_bytes(folder).map_err(|error| failed(error.into()))?;
-        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes })
+        let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(folder)?);
+        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes, edits, vocabulary })
     }
 
     fn device(&self) -> String {
@@ -78,6 +84,8 @@ fn weight_bytes(folder: &Path) -> std::io::Result<u64> {
 pub struct FakePipeline {
     flags: FakeFlags,
     memory_bytes: u64,
+    edits: bool,
+    vocabulary: Option<Vocabulary>,
 }
 
 /// No latents: what the picture will be is known from the start.
@@ -85,6 +93,7 @@ pub struct FakePipeline {
 pub struct FakeJob {
     size: ImageSize,
     hash: [u8; 32],
+    edited: Option<Arc<Picture>>,
 }
 
 impl Pipeline for FakePipeline {
@@ -92,11 +101,15 @@ impl Pipeline for FakePipeline {
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         BatchKey {
-            input_channels: 4,
+            input_channels: if self.edits { 8 } else { 4 },
             height: request.size.height() / 8,
             width: request.size.width() / 8,
             text_length: 77,
-            guidance: request.guidance_scale > 1.0,
+            rows: match (request.guidance_scale > 1.0, self.edits) {
+                (false, _) => 1,
+                (true, false) => 2,
+                (true, true) => 3,
+            },
         }
     }
 
@@ -105,7 +118,8 @@ impl Pipeline for FakePipeline {
         let mut hash = Sha256::new();
         hash.update(request.seed.to_le_bytes());
         hash.update(request.prompt.as_bytes());
-        Ok(FakeJob { size: request.size, hash: hash.finalize().into() })
+        let edited = request.edit.as_ref().map(|edit| Arc::clone(&edit.picture));
+        Ok(FakeJob { size: request.size, hash: hash.finalize().into(), edited })
     }
 
     fn denoise_step(&self, batch: &mut [&mut FakeJob]) -> Result<(), PipelineError> {
@@ -117,7 +131,18 @@ impl Pipeline for FakePipeline {
 
     fn decode(&self, job: &FakeJob) -> Result<Picture, PipelineError> {
         sleep_ms(self.flags.fake_decode_ms * job.size.pixels() as f64 / REFERENCE_PIXELS);
-        Ok(draw(job))
+        Ok(match &job.edited {
+            Some(picture) => tint(picture, &job.hash),
+            None => draw(job),
+        })
+    }
+
+    fn edits(&self) -> bool {
+        self.edits
+    }
+
+    fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
     }
 
     fn text_tokens(&self, prompt: &str) -> u32 {
@@ -147,6 +172,12 @@ fn draw(job: &FakeJob) -> Picture {
     Picture { size: job.size, rgb }
 }
 
+/// Half the picture, half a colour of the hash.
+fn tint(picture: &Picture, hash: &[u8; 32]) -> Picture {
+    let mixed = |(index, value): (usize, &u8)| u8::midpoint(*value, hash[index % 3]);
+    Picture { size: picture.size, rgb: picture.rgb.iter().enumerate().map(mixed).collect() }
+}
+
 fn sleep_ms(ms: f64) {
     if ms > 0.0 {
         std::thread::sleep(Duration::from_secs_f64(ms / 1000.0));
@@ -156,14 +187,19 @@ fn sleep_ms(ms: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::Edit;
     use easel_api::images::SamplerKind;
 
     fn pipeline() -> FakePipeline {
         let flags = FakeFlags { fake_step_ms: 0.0, fake_encode_ms: 0.0, fake_decode_ms: 0.0, fake_load_ms: 0.0 };
-        FakePipeline { flags, memory_bytes: 0 }
+        FakePipeline { flags, memory_bytes: 0, edits: false, vocabulary: None }
     }
 
     fn picture(prompt: &str, seed: u64) -> Picture {
+        edited(prompt, seed, None)
+    }
+
+    fn edited(prompt: &str, seed: u64, edit: Option<Edit>) -> Picture {
         let request = PictureRequest {
             prompt: prompt.into(),
             negative_prompt: String::new(),
@@ -172,6 +208,7 @@ mod tests {
             guidance_scale: 5.0,
             size: "64x32".parse().unwrap(),
             sampler: SamplerKind::Ddim,
+            edit,
         };
         pipeline().decode(&pipeline().encode(&request).unwrap()).unwrap()
     }
@@ -181,6 +218,14 @@ mod tests {
         assert_eq!(picture("a cat", 1), picture("a cat", 1));
         assert_ne!(picture("a cat", 1), picture("a cat", 2));
         assert_ne!(picture("a cat", 1), picture("a dog", 1));
+    }
+
+    #[test]
+    fn an_edit_depends_on_the_picture_too() {
+        let edit = |picture| Some(Edit { picture: Arc::new(picture), image_guidance_scale: 1.5 });
+        let [cat, dog] = ["a cat", "a dog"].map(|prompt| edited("in red", 1, edit(picture(prompt, 1))));
+        assert_ne!(cat, dog);
+        assert_eq!(cat.rgb.len(), dog.rgb.len());
     }
 
     #[test]

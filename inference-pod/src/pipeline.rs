@@ -2,9 +2,12 @@
 //! Owns what a request for one picture is; knows neither HTTP nor tensors, which stay opaque inside `Job`.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
+
+use crate::vocabulary::Vocabulary;
 
 /// One picture to draw. A request for `n` pictures is `n` of these, with seeds counted up.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +19,17 @@ pub struct PictureRequest {
     pub guidance_scale: f32,
     pub size: ImageSize,
     pub sampler: SamplerKind,
+    /// For models that change a picture, and only for them.
+    pub edit: Option<Edit>,
+}
+
+/// What an edit starts from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Edit {
+    /// As large as the picture that shall be drawn.
+    pub picture: Arc<Picture>,
+    /// How much the result shall look like it; below 1 there is no guidance at all, as in diffusers.
+    pub image_guidance_scale: f32,
 }
 
 /// What may share a model call. Two jobs of one model and one key give the same pictures batched and alone, within
@@ -27,8 +41,9 @@ pub struct BatchKey {
     pub height: u32,
     pub width: u32,
     pub text_length: u32,
-    /// Guidance doubles the model's batch, so jobs with and without do not mix.
-    pub guidance: bool,
+    /// Of the model's batch, for each job: guidance by the text takes a second, by a picture a third. Jobs with
+    /// different numbers do not mix.
+    pub rows: u32,
 }
 
 /// A finished picture: 8 bits a channel, row by row from the top, `[height][width][rgb]`.
@@ -77,6 +92,13 @@ pub trait Pipeline: Send + 'static {
 
     /// Turns the latents into a picture.
     fn decode(&self, job: &Self::Job) -> Result<Picture, PipelineError>;
+
+    /// Whether this model changes pictures instead of drawing them from nothing. It can do one of both only: a request
+    /// of the other kind is refused before it is encoded.
+    fn edits(&self) -> bool;
+
+    /// The words that the model was trained on, if its checkpoint says.
+    fn vocabulary(&self) -> Option<&Vocabulary>;
 
     /// Tokens that the text encoder reads of this prompt, for `usage`.
     fn text_tokens(&self, prompt: &str) -> u32;

@@ -27,6 +27,9 @@ struct EaselChunk<'a> {
     seed: u64,
     steps: u32,
     guidance_scale: f32,
+    /// Only of a picture that was edited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_guidance_scale: Option<f32>,
     sampler: SamplerKind,
     size: String,
 }
@@ -54,7 +57,7 @@ pub fn encode(picture: &Picture, request: &PictureRequest, provenance: &Provenan
 
 /// The form that AUTOMATIC1111's web UI writes and galleries read.
 fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
-    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler } = request;
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit } = request;
     let prompt = one_line(prompt);
     let negative = match negative_prompt.as_str() {
         "" => String::new(),
@@ -64,11 +67,13 @@ fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
         SamplerKind::Ddim => "DDIM",
         SamplerKind::Euler => "Euler",
     };
+    let image_guidance = edit.as_ref().map(|edit| format!("Image CFG scale: {}, ", edit.image_guidance_scale));
+    let image_guidance = image_guidance.unwrap_or_default();
     let hash = provenance.digest.trim_start_matches("sha256:");
     let hash = hash.get(..10).unwrap_or(hash); // as long as theirs
     format!(
-        "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, Seed: {seed}, Size: {size}, \
-         Model hash: {hash}, Model: {}",
+        "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, {image_guidance}Seed: {seed}, \
+         Size: {size}, Model hash: {hash}, Model: {}",
         provenance.model
     )
 }
@@ -82,7 +87,7 @@ fn one_line(text: &str) -> Cow<'_, str> {
 }
 
 fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String, PngError> {
-    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler } = request;
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit } = request;
     let chunk = EaselChunk {
         model: provenance.model,
         digest: provenance.digest,
@@ -91,6 +96,7 @@ fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String
         seed: *seed,
         steps: *steps,
         guidance_scale: *guidance_scale,
+        image_guidance_scale: edit.as_ref().map(|edit| edit.image_guidance_scale),
         sampler: *sampler,
         size: size.to_string(),
     };
@@ -110,6 +116,7 @@ mod tests {
             guidance_scale: 7.5,
             size: "16x32".parse().unwrap(),
             sampler: SamplerKind::Euler,
+            edit: None,
         }
     }
 

@@ -22,7 +22,7 @@ use axum::extract::Request;
 use clap::Args;
 use easel_api::engine::{HANDOVER_PATH, REPORT_PATH, RESIDENCY_PATH};
 use easel_api::error::ApiError;
-use easel_api::images::{GENERATIONS_PATH, MODELS_PATH};
+use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -125,6 +125,7 @@ fn engine_routes(shared: &Shared) -> Router {
     use axum::routing::{get, post, put};
     Router::new()
         .route(GENERATIONS_PATH, guard(post(images::generate), Action::Draw))
+        .route(EDITS_PATH, guard(post(images::edit), Action::Draw))
         .route(MODELS_PATH, guard(get(images::models), Action::ReadReport))
         .route(RESIDENCY_PATH, guard(put(residency::put), Action::PutResidency))
         .route(REPORT_PATH, guard(get(residency::report), Action::ReadReport))

@@ -1,11 +1,16 @@
 //! OpenAI's Images API: what clients send, what it means for one model, what they get back.
 //! Parses at the edge: a [`Generation`] is always drawable within the model's limits.
 
+mod edits;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ImageSize;
 use crate::engine::{ModelDefaults, ModelLimits};
 use crate::error::ApiError;
+pub use edits::{
+    EDITS_PATH, EditRequest, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile, PictureFormat,
+};
 
 pub const GENERATIONS_PATH: &str = "/v1/images/generations";
 pub const MODELS_PATH: &str = "/v1/models";
@@ -127,8 +132,7 @@ pub struct Generation {
 impl GenerationRequest {
     /// Reads the JSON. The error names the field.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        // serde would read an array as the fields in their order.
-        if body.trim_ascii_start().first().is_some_and(|first| *first == b'[') {
+        if is_array(body) {
             return Err(ApiError::malformed("the body must be a JSON object, such as {\"prompt\": \"pizza\"}"));
         }
         let mut reader = serde_json::Deserializer::from_slice(body);
@@ -148,11 +152,7 @@ impl GenerationRequest {
         in_range("output_compression", self.output_compression, 0, 100)?;
         in_range("partial_images", self.partial_images, 0, 3)?;
         in_range("steps", self.steps, 1, 1000)?;
-        if let Some(scale) = self.guidance_scale
-            && !(0.0..=MAX_GUIDANCE).contains(&scale)
-        {
-            return Err(invalid_value("guidance_scale", format!("guidance_scale must be 0 to {MAX_GUIDANCE}")));
-        }
+        check_guidance("guidance_scale", self.guidance_scale)?;
         parse_size(self.size.as_deref())?;
         self.check_supported()
     }
@@ -222,6 +222,11 @@ impl Quality {
     }
 }
 
+/// serde would read an array as the fields in their order.
+fn is_array(body: &[u8]) -> bool {
+    body.trim_ascii_start().first().is_some_and(|first| *first == b'[')
+}
+
 fn refuse(error: &serde_path_to_error::Error<serde_json::Error>) -> ApiError {
     let cause = error.inner();
     match cause.classify() {
@@ -255,6 +260,15 @@ fn in_range(param: &str, value: Option<i64>, least: i64, most: i64) -> Result<()
             Err(invalid_value(param, format!("{param} is {value}; it must be {least} to {most}")))
         }
         _ => Ok(()),
+    }
+}
+
+fn check_guidance(param: &str, scale: Option<f32>) -> Result<(), ApiError> {
+    match scale {
+        Some(scale) if !(0.0..=MAX_GUIDANCE).contains(&scale) => {
+            Err(invalid_value(param, format!("{param} must be 0 to {MAX_GUIDANCE}")))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn key(side: u32) -> BatchKey {
-    BatchKey { input_channels: 4, height: side, width: side, text_length: 77, guidance: true }
+    BatchKey { input_channels: 4, height: side, width: side, text_length: 77, rows: 2 }
 }
 
 fn limits() -> Limits {

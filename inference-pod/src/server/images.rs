@@ -1,6 +1,9 @@
 //! The Images API of one pod: parse, ask the engine, render.
 //! Knows headers and bodies; what is drawn when is the engine's.
 
+mod edits;
+mod picture;
+
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -20,11 +23,14 @@ use super::Shared;
 use super::metrics::Outcome;
 use super::respond::{Refused, read_body};
 use crate::drain::InFlight;
-use crate::engine::{DrawError, DrawRequest, Drawn, Snapshot, Timings};
+use crate::engine::{DrawError, DrawRequest, Drawn, Served, Snapshot, Timings};
+use crate::pipeline::Edit;
 use crate::png::{self, Provenance};
 
 /// Milliseconds that the client will still wait.
 const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
+/// What the model does not know of the prompt.
+const WARNING_HEADER: &str = "x-easel-warning";
 const DIGEST_HEADER: &str = "x-easel-model-digest";
 /// Seconds: a drained pod's requests belong elsewhere, at once.
 const RETRY_WHEN_DRAINING: u64 = 1;
@@ -51,9 +57,19 @@ pub(super) async fn generate(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    let arrival = Instant::now();
+    counted(&shared, answer(&shared, Instant::now(), &headers, body)).await
+}
+
+pub(super) async fn edit(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    counted(&shared, edits::answer(&shared, Instant::now(), &headers, body)).await
+}
+
+async fn counted(
+    shared: &Shared,
+    answer: impl Future<Output = Result<Response, ApiError>>,
+) -> Result<Response, Refused> {
     let mut counted = Counted(shared.clone(), None);
-    let result = answer(&shared, arrival, &headers, body).await;
+    let result = answer.await;
     counted.1 = Some(match &result {
         Ok(_) => Outcome::Drawn,
         Err(error) => outcome(error),
@@ -61,33 +77,42 @@ pub(super) async fn generate(
     result.map_err(Refused)
 }
 
+/// What shall be drawn for one client, by which model.
+struct Wish {
+    model: ModelId,
+    generation: Generation,
+    edit: Option<Edit>,
+    arrival: Instant,
+    deadline: Option<Instant>,
+}
+
 async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
     let deadline = deadline(headers, arrival)?;
     check_media_type(headers)?;
     let body = read_body(body, MAX_GENERATION_BODY).await?;
-    let (request, generation) = resolve(&shared.engine.snapshot(), &body, arrival, deadline)?;
-    let model = request.model.clone();
-    let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
-    render(model, generation, drawn, in_flight).await
+    let request = GenerationRequest::parse(&body)?;
+    request.check()?;
+    let (model, served) = named(&shared.engine.snapshot(), request.model.as_deref())?;
+    let generation = request.resolve(&served.defaults, &served.limits)?;
+    draw(shared, Wish { model, generation, edit: None, arrival, deadline }, in_flight).await
 }
 
-fn resolve(
-    snapshot: &Snapshot,
-    body: &[u8],
-    arrival: Instant,
-    deadline: Option<Instant>,
-) -> Result<(DrawRequest, Generation), ApiError> {
-    let request = GenerationRequest::parse(body)?;
-    request.check()?;
-    let model = request.model.clone();
+fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), ApiError> {
     let model = model.ok_or_else(|| ApiError::invalid("model", "missing_model", "model is missing; name one"))?;
-    let model = ModelId(model);
-    let served = snapshot.served.get(&model).ok_or_else(|| refuse(&model, DrawError::NotResident))?;
-    let generation = request.resolve(&served.defaults, &served.limits)?;
+    let model = ModelId(model.to_owned());
+    let served = snapshot.served.get(&model).cloned();
+    let served = served.ok_or_else(|| refuse(&model, DrawError::NotResident))?;
+    Ok((model, served))
+}
+
+async fn draw(shared: &Shared, wish: Wish, in_flight: InFlight) -> Result<Response, ApiError> {
+    let Wish { model, generation, edit, arrival, deadline } = wish;
     // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
     let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    Ok((DrawRequest { model, generation: generation.clone(), seed, arrival, deadline }, generation))
+    let request = DrawRequest { model: model.clone(), generation: generation.clone(), edit, seed, arrival, deadline };
+    let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
+    render(model, generation, drawn, in_flight).await
 }
 
 fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, ApiError> {
@@ -173,7 +198,8 @@ fn images(model: &ModelId, generation: &Generation, drawn: &Drawn) -> Result<Ima
         let b64_json = base64::engine::general_purpose::STANDARD.encode(bytes);
         data.push(Image { b64_json, seed: request.seed });
     }
-    let text_tokens = u64::from(drawn.text_tokens);
+    let (text_tokens, image_tokens) = (u64::from(drawn.text_tokens), drawn.picture_tokens);
+    let input_tokens = text_tokens + image_tokens;
     Ok(ImagesResponse {
         created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         data,
@@ -182,10 +208,10 @@ fn images(model: &ModelId, generation: &Generation, drawn: &Drawn) -> Result<Ima
         size: generation.size,
         quality: generation.quality,
         usage: Usage {
-            total_tokens: text_tokens + drawn.image_tokens,
-            input_tokens: text_tokens,
+            total_tokens: input_tokens + drawn.image_tokens,
+            input_tokens,
             output_tokens: drawn.image_tokens,
-            input_tokens_details: InputTokens { text_tokens, image_tokens: 0 },
+            input_tokens_details: InputTokens { text_tokens, image_tokens },
         },
     })
 }
@@ -194,6 +220,9 @@ fn headers(drawn: &Drawn) -> Result<HeaderMap, ApiError> {
     let value = |text: &str| HeaderValue::from_str(text).map_err(|_| ApiError::internal("failed to write a header"));
     let mut headers = HeaderMap::new();
     headers.insert(DIGEST_HEADER, value(&drawn.digest)?);
+    if let Some(warning) = &drawn.warning {
+        headers.insert(WARNING_HEADER, value(warning)?);
+    }
     headers.insert("server-timing", value(&server_timing(&drawn.timings))?);
     Ok(headers)
 }

@@ -51,6 +51,12 @@ impl Conv2d {
         })
     }
 
+    /// For callers that pad in a way of their own.
+    #[must_use]
+    pub fn without_padding(self) -> Self {
+        Self { padding: 0, ..self }
+    }
+
     /// `[batch, input, h, w]` → `[batch, output, ⌈h/stride⌉, ⌈w/stride⌉]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);

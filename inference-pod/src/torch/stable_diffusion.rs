@@ -1,8 +1,10 @@
-//! The Stable Diffusion 1/2 pipeline: prompt to embeddings, steps with guidance, latents to pixels.
+//! Stable Diffusion 1/2 and its editing kind, InstructPix2Pix: prompt to embeddings, steps with guidance, latents to
+//! pixels.
 //! Knows the parts by their forward functions; does not know which request waits or who asked.
 
 mod batch;
 mod guard;
+mod guidance;
 mod job;
 mod loader;
 mod noise;
@@ -11,6 +13,7 @@ use easel_api::ImageSize;
 use tch::{Kind, Tensor};
 
 use self::guard::{failed, guarded};
+use self::guidance::Guidance;
 pub use self::job::Job;
 pub use self::loader::TorchLoader;
 use super::clip::ClipTextModel;
@@ -20,17 +23,27 @@ use super::sampler::schedule::NoiseSchedule;
 use super::tokenizer::ClipTokenizer;
 use super::unet::UNet2DConditionModel;
 use super::vae::AutoencoderKl;
-use crate::pipeline::{BatchKey, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::pipeline::{BatchKey, Edit, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::vocabulary::Vocabulary;
 
 /// A checkpoint in the memory of one device.
 #[derive(Debug)]
 pub struct StableDiffusion {
+    task: Task,
     tokenizer: ClipTokenizer,
     text_encoder: ClipTextModel,
     unet: UNet2DConditionModel,
     vae: AutoencoderKl,
     schedule: NoiseSchedule,
+    vocabulary: Option<Vocabulary>,
     placement: Placement,
+}
+
+/// What a checkpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Generate,
+    Edit,
 }
 
 impl Pipeline for StableDiffusion {
@@ -42,7 +55,7 @@ impl Pipeline for StableDiffusion {
             height: request.size.height() / self.vae.factor(),
             width: request.size.width() / self.vae.factor(),
             text_length: self.tokenizer.length() as u32,
-            guidance: has_guidance(request),
+            rows: Guidance::of(request).rows() as u32,
         }
     }
 
@@ -74,6 +87,14 @@ impl Pipeline for StableDiffusion {
         })
     }
 
+    fn edits(&self) -> bool {
+        self.task == Task::Edit
+    }
+
+    fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
+    }
+
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.tokenizer.count(prompt)
     }
@@ -91,10 +112,13 @@ impl StableDiffusion {
         let shape = self.latent_shape(request.size)?;
         let sigma = f64::from(sampler.init_noise_sigma());
         let latents = noise::draw(request.seed, &shape).to_device(self.placement.device) * sigma;
-        let guidance = has_guidance(request).then_some(request.guidance_scale);
+        let picture = self.picture_latents(request)?;
+        let guidance = Guidance::of(request);
         let prompts = match guidance {
-            Some(_) => vec![request.negative_prompt.as_str(), request.prompt.as_str()],
-            None => vec![request.prompt.as_str()],
+            Guidance::None => vec![request.prompt.as_str()],
+            Guidance::Text(_) | Guidance::TextAndPicture { .. } => {
+                vec![request.negative_prompt.as_str(), request.prompt.as_str()]
+            }
         };
         let tokens: Vec<Vec<i64>> = prompts
             .into_iter()
@@ -102,7 +126,24 @@ impl StableDiffusion {
             .collect::<Result<_, _>>()
             .map_err(|error| unsupported(format!("the prompt can't be tokenised: {error}")))?;
         let text = self.text_encoder.forward(&tokens); // [1 or 2, length, channels]
-        Ok(Job::new(request.size, latents, text, guidance, sampler))
+        Ok(Job::new(request.size, latents, picture, text, guidance, sampler))
+    }
+
+    /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,
+    /// `pipeline_stable_diffusion_instruct_pix2pix.py`, `prepare_image_latents`: the mode, and no scaling factor.
+    fn picture_latents(&self, request: &PictureRequest) -> Result<Option<Tensor>, PipelineError> {
+        let Edit { picture, image_guidance_scale: _ } = match (&request.edit, self.task) {
+            (Some(edit), Task::Edit) => edit,
+            (None, Task::Generate) => return Ok(None),
+            (Some(_), Task::Generate) => return Err(PipelineError::Unsupported("this model can't edit".into())),
+            (None, Task::Edit) => return Err(PipelineError::Unsupported("this model needs a picture to edit".into())),
+        };
+        if picture.size != request.size || picture.rgb.len() as u64 != 3 * request.size.pixels() {
+            let text = format!("the picture is {}, the request {}: they must be equal", picture.size, request.size);
+            return Err(PipelineError::Unsupported(text));
+        }
+        let latents = self.vae.encode(&from_bytes(picture));
+        latents.map(Some).ok_or_else(|| failed("encode the picture", "the VAE was loaded without its encoder"))
     }
 
     fn latent_shape(&self, size: ImageSize) -> Result<[i64; 4], PipelineError> {
@@ -111,13 +152,8 @@ impl StableDiffusion {
             let text = format!("{size} is not a multiple of the model's {factor} pixels wide and high");
             return Err(PipelineError::Unsupported(text));
         }
-        Ok([1, self.unet.in_channels(), i64::from(size.height() / factor), i64::from(size.width() / factor)])
+        Ok([1, self.vae.latent_channels(), i64::from(size.height() / factor), i64::from(size.width() / factor)])
     }
-}
-
-/// Up to 1 guidance would leave the prediction as it is or weaken it; diffusers skips it too.
-fn has_guidance(request: &PictureRequest) -> bool {
-    request.guidance_scale > 1.0
 }
 
 fn all_finite(values: &Tensor) -> Result<(), PipelineError> {
@@ -134,4 +170,11 @@ fn to_bytes(pixels: &Tensor) -> Result<Vec<u8>, tch::TchError> {
     let unit = (pixels / 2.0 + 0.5).clamp(0.0, 1.0);
     let bytes = (unit.squeeze_dim(0).permute([1, 2, 0]) * 255.0).round().to_kind(Kind::Uint8);
     Vec::try_from(bytes.to_device(tch::Device::Cpu).flatten(0, -1).contiguous())
+}
+
+/// `[h][w][rgb]` of 0..255 → `[1, 3, h, w]` of -1..1, in f32 on the CPU. diffusers 0.42.1, `image_processor.py`.
+fn from_bytes(picture: &Picture) -> Tensor {
+    let (height, width) = (i64::from(picture.size.height()), i64::from(picture.size.width()));
+    let pixels = Tensor::from_slice(&picture.rgb).view([1, height, width, 3]).permute([0, 3, 1, 2]);
+    (pixels.to_kind(Kind::Float) / 255.0) * 2.0 - 1.0
 }

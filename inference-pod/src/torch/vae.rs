@@ -1,8 +1,9 @@
-//! The decoder of `AutoencoderKL`: latents in, picture out. The encoder's keys are accepted and not read.
+//! `AutoencoderKL`: latents in, picture out, and back for models that edit. Without them the encoder is not read.
 //! Transcribed from diffusers 0.42.1, `models/autoencoders/vae.py`; fields are named as checkpoint keys.
 
 mod blocks;
 mod config;
+mod encoder;
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use tch::{Kind, Tensor};
 
 use self::blocks::{MidBlock, UpDecoderBlock};
 use self::config::VaeConfig;
+use self::encoder::Encoder;
 use super::device::Placement;
 use super::layers::{Conv2d, GroupNorm};
 use super::weights::{Section, Weights, WeightsError};
@@ -19,6 +21,7 @@ const PART: &str = "vae";
 
 #[derive(Debug)]
 pub struct AutoencoderKl {
+    encoder: Option<Encoder>,
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
     scaling_factor: f64,
@@ -29,19 +32,29 @@ pub struct AutoencoderKl {
 }
 
 impl AutoencoderKl {
-    /// Reads `vae/` of a checkpoint.
+    /// Reads the decoder in `vae/` of a checkpoint.
     pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+        Self::load_parts(checkpoint, placement, false)
+    }
+
+    /// Reads both halves.
+    pub fn load_with_encoder(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+        Self::load_parts(checkpoint, placement, true)
+    }
+
+    fn load_parts(checkpoint: &Path, placement: Placement, encodes: bool) -> Result<Self, LoadError> {
         let config = VaeConfig::read(checkpoint)?;
         let stem = "diffusion_pytorch_model";
         let weights = Weights::open(&checkpoint.join(PART), stem, placement).map_err(|error| error.of(PART))?;
-        Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
+        Self::build(&config, &weights, placement, encodes).map_err(|error| error.of(PART))
     }
 
-    fn build(config: &VaeConfig, weights: &Weights, placement: Placement) -> Result<Self, WeightsError> {
+    fn build(config: &VaeConfig, weights: &Weights, placement: Placement, encodes: bool) -> Result<Self, WeightsError> {
         let root = weights.root();
         let channels = config.latent_channels;
         let post_quant_conv = || Conv2d::load(&root.at("post_quant_conv"), channels, channels, 1);
         let mut model = Self {
+            encoder: encodes.then(|| Encoder::load(&root, config)).transpose()?,
             post_quant_conv: config.use_post_quant_conv.then(post_quant_conv).transpose()?,
             decoder: Decoder::load(&root.at("decoder"), config)?,
             scaling_factor: config.scaling_factor,
@@ -50,7 +63,7 @@ impl AutoencoderKl {
             placement,
             bytes: 0,
         };
-        weights.finish(&["encoder.", "quant_conv."])?;
+        weights.finish(if encodes { &[] } else { &["encoder.", "quant_conv."] })?;
         model.bytes = weights.bytes();
         Ok(model)
     }
@@ -66,6 +79,14 @@ impl AutoencoderKl {
 
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// `[batch, 3, h·factor, w·factor]` of -1..1 → the likeliest latents `[batch, latent_channels, h, w]` of f32, not
+    /// scaled: what `vae.encode(x).latent_dist.mode()` gives. `None` without an encoder.
+    pub fn encode(&self, pixels: &Tensor) -> Option<Tensor> {
+        let Placement { device, kind } = self.placement;
+        let moments = self.encoder.as_ref()?.forward(&pixels.to_device(device).to_kind(kind));
+        Some(moments.narrow(1, 0, self.latent_channels).to_kind(Kind::Float)) // the other half are variances
     }
 
     /// `[batch, latent_channels, h, w]` as the `UNet` makes them → `[batch, 3, h·factor, w·factor]` of f32, about -1..1

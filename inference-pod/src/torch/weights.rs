@@ -1,22 +1,23 @@
-//! Reads safetensors files and hands out their tensors by key, checked for shape and brought to the device's dtype.
+//! Hands out the tensors of safetensors files by key, checked for shape and of the device's dtype.
 //! Knows keys, shapes and bytes; does not know which model asks.
+
+mod files;
+mod fill;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use tch::{Kind, Tensor};
 
+use self::files::{find_files, read_header};
+use self::fill::Pending;
 use super::device::Placement;
 use crate::pipeline::LoadError;
 
-/// The limit of the format itself; a longer header is an attack or not safetensors.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Of an error that lists keys.
 const LISTED_KEYS: usize = 5;
 
@@ -36,14 +37,14 @@ pub enum WeightsError {
     Length { path: PathBuf, expected: u64, found: u64 },
     #[error("{path} has the key '{key}' of another file of this model again")]
     Repeated { path: PathBuf, key: String },
-    #[error("the key '{key}' has dtype {dtype}; supported are F32, F16 and BF16")]
-    Dtype { key: String, dtype: Dtype },
-    #[error("the key '{key}' is missing")]
-    Missing { key: String },
-    #[error("the key '{key}' has shape {found:?}, expected {expected:?}")]
-    Shape { key: String, expected: Vec<i64>, found: Vec<usize> },
-    #[error("{count} keys are unknown to this model: {}", keys.join(", "))]
-    Unknown { count: usize, keys: Vec<String> },
+    #[error("{path}: the tensor '{key}' has the dtype {dtype}; accepted are F32, F16 and BF16")]
+    Dtype { path: PathBuf, key: String, dtype: Dtype },
+    #[error("{path}: the tensor '{key}' is missing")]
+    Missing { path: PathBuf, key: String },
+    #[error("{path}: the tensor '{key}' has the shape {found:?}; the config asks for {expected:?}")]
+    Shape { path: PathBuf, key: String, expected: Vec<i64>, found: Vec<usize> },
+    #[error("{path}: {count} tensors are unknown to this model: {}", keys.join(", "))]
+    Unknown { path: PathBuf, count: usize, keys: Vec<String> },
     #[error("failed to make a tensor of '{key}'")]
     Tensor {
         key: String,
@@ -70,15 +71,24 @@ impl WeightsError {
     }
 }
 
-/// The tensors of one model, still on disk. A tensor is read when it is asked for, so that host memory never holds
-/// more than one of them, and parts that nobody asks for (such as a VAE's encoder) cost nothing.
+/// The tensors of one model, still on disk. Tensors that are asked for have their shape and place at once, and their
+/// values when [`Weights::finish`] has read them all: so what does not fit is refused before gigabytes are read, files
+/// are read in their order and by several threads, and parts that nobody asks for (such as a VAE's encoder) cost nothing.
 #[derive(Debug)]
 pub struct Weights {
-    files: Vec<File>,
+    folder: PathBuf,
+    files: Vec<WeightsFile>,
     entries: BTreeMap<String, Entry>,
     placement: Placement,
+    pending: RefCell<Vec<Pending>>,
     taken: RefCell<BTreeSet<String>>,
     bytes: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct WeightsFile {
+    path: PathBuf,
+    file: File,
 }
 
 #[derive(Debug)]
@@ -93,9 +103,11 @@ impl Weights {
     /// Opens `{stem}.safetensors` in a folder: whole, in shards (`{stem}-00001-of-00002`), or a 16-bit variant.
     pub fn open(folder: &Path, stem: &'static str, placement: Placement) -> Result<Self, WeightsError> {
         let mut weights = Self {
+            folder: folder.to_owned(),
             files: Vec::new(),
             entries: BTreeMap::new(),
             placement,
+            pending: RefCell::default(),
             taken: RefCell::default(),
             bytes: Cell::new(0),
         };
@@ -116,7 +128,7 @@ impl Weights {
                 return Err(WeightsError::Repeated { path: path.to_owned(), key });
             }
         }
-        self.files.push(file);
+        self.files.push(WeightsFile { path: path.to_owned(), file });
         Ok(())
     }
 
@@ -130,42 +142,49 @@ impl Weights {
         self.bytes.get()
     }
 
-    /// Refuses keys that nobody asked for: they are a sign of a model that we would draw wrongly.
-    /// `known` are prefixes of keys that are right to be there and not needed.
+    /// Reads the values of every tensor that was handed out; before, they are undefined. Refuses keys that nobody asked
+    /// for: they are a sign of a model that we would draw wrongly. `known` are prefixes of keys that are right to be
+    /// there and not needed.
     pub fn finish(&self, known: &[&str]) -> Result<(), WeightsError> {
         let taken = self.taken.borrow();
         let is_known = |key: &str| taken.contains(key) || known.iter().any(|prefix| key.starts_with(prefix));
         let unknown: Vec<&String> = self.entries.keys().filter(|key| !is_known(key)).collect();
-        if unknown.is_empty() {
-            return Ok(());
+        if let Some(first) = unknown.first() {
+            let keys = unknown.iter().take(LISTED_KEYS).map(|key| (*key).clone()).collect();
+            return Err(WeightsError::Unknown { path: self.path_of(first), count: unknown.len(), keys });
         }
-        let keys = unknown.iter().take(LISTED_KEYS).map(|key| (*key).clone()).collect();
-        Err(WeightsError::Unknown { count: unknown.len(), keys })
+        fill::fill(&self.files, self.pending.take(), self.placement)
+    }
+
+    /// The file that has the key, or the one that should: shards are many, so then their folder.
+    fn path_of(&self, key: &str) -> PathBuf {
+        match (self.entries.get(key), &self.files[..]) {
+            (Some(entry), _) => self.files[entry.file].path.clone(),
+            (None, [only]) => only.path.clone(),
+            (None, _) => self.folder.clone(),
+        }
     }
 
     fn take(&self, key: String, shape: &[i64]) -> Result<Tensor, WeightsError> {
+        let path = self.path_of(&key);
         let Some(Entry { file, offset, info }) = self.entries.get(&key) else {
-            return Err(WeightsError::Missing { key });
+            return Err(WeightsError::Missing { path, key });
         };
-        let source_kind = match info.dtype {
+        let stored = match info.dtype {
             Dtype::F32 => Kind::Float,
             Dtype::F16 => Kind::Half,
             Dtype::BF16 => Kind::BFloat16,
-            dtype => return Err(WeightsError::Dtype { key, dtype }),
+            dtype => return Err(WeightsError::Dtype { path, key, dtype }),
         };
         if !info.shape.iter().copied().map(i64::try_from).eq(shape.iter().copied().map(Ok)) {
-            return Err(WeightsError::Shape { key, expected: shape.to_vec(), found: info.shape.clone() });
+            return Err(WeightsError::Shape { path, key, expected: shape.to_vec(), found: info.shape.clone() });
         }
-        let mut bytes = vec![0; info.data_offsets.1 - info.data_offsets.0];
-        self.files[*file]
-            .read_exact_at(&mut bytes, *offset)
-            .map_err(|source| WeightsError::Read { path: PathBuf::from(&key), source })?;
         let Placement { device, kind } = self.placement;
-        let tensor = Tensor::f_from_data_size(&bytes, shape, source_kind)
-            .and_then(|tensor| tensor.f_to_device(device))
-            .and_then(|tensor| tensor.f_to_kind(kind));
-        let tensor = tensor.map_err(|source| WeightsError::Tensor { key: key.clone(), source })?;
+        let tensor = Tensor::f_empty(shape, (kind, device))
+            .map_err(|source| WeightsError::Tensor { key: key.clone(), source })?;
         self.bytes.set(self.bytes.get() + (tensor.numel() * kind.elt_size_in_bytes()) as u64);
+        let target = tensor.shallow_clone();
+        self.pending.borrow_mut().push(Pending { file: *file, offset: *offset, stored, target });
         self.taken.borrow_mut().insert(key);
         Ok(tensor)
     }
@@ -196,45 +215,4 @@ impl Section<'_> {
     fn key(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
-}
-
-fn find_files(folder: &Path, stem: &'static str) -> Result<Vec<PathBuf>, WeightsError> {
-    let read = |source| WeightsError::Read { path: folder.to_owned(), source };
-    let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        names.insert(entry.map_err(read)?.file_name().to_string_lossy().into_owned());
-    }
-    let whole = ["", ".fp16", ".bf16"].map(|variant| format!("{stem}{variant}.safetensors"));
-    let is_shard = |name: &&String| name.starts_with(&format!("{stem}-")) && name.ends_with(".safetensors");
-    let chosen: Vec<_> = match whole.iter().find(|name| names.contains(*name)) {
-        Some(name) => vec![folder.join(name)],
-        None => names.iter().filter(is_shard).map(|name| folder.join(name)).collect(),
-    };
-    if chosen.is_empty() {
-        let is_pickle = |name: &String| [".bin", ".ckpt", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
-        return Err(WeightsError::NoFile { folder: folder.to_owned(), stem, pickle: names.iter().any(is_pickle) });
-    }
-    Ok(chosen)
-}
-
-/// Where the tensors begin, and what the header says of them. `Metadata` checks that they fill the file without gap
-/// or overlap; the file's length is checked here, before the first tensor is used.
-fn read_header(path: &Path, mut file: &File) -> Result<(u64, Metadata), WeightsError> {
-    let malformed = |reason: &str| WeightsError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
-    let read = |source| WeightsError::Read { path: path.to_owned(), source };
-    let found = file.metadata().map_err(read)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| malformed("it is shorter than 8 bytes"))?;
-    let length = u64::from_le_bytes(length);
-    if length > MAX_HEADER_BYTES.min(found) {
-        return Err(malformed(&format!("its header would have {length} bytes")));
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(|_| malformed("its header is cut off"))?;
-    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(&error.to_string()))?;
-    let expected = 8 + length + metadata.data_len() as u64;
-    if found != expected {
-        return Err(WeightsError::Length { path: path.to_owned(), expected, found });
-    }
-    Ok((8 + length, metadata))
 }

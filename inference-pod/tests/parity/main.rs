@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on shall panic, outside of #[test] functions too")]
 
 mod checkpoint;
+mod default_model;
+mod edits;
 mod golden;
 mod parts;
 mod precision;

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, TEXT_ENCODER, UNET, VAE};
 
-fn assert_refused(checkpoint: &Checkpoint, words: &[&str]) {
+pub(crate) fn assert_refused(checkpoint: &Checkpoint, words: &[&str]) {
     let text = checkpoint.refusal();
     println!("{text}");
     for word in words {
@@ -64,7 +64,7 @@ fn options_that_nothing_here_computes_are_refused_by_name() {
 fn a_missing_key_is_named() {
     let checkpoint = Checkpoint::copy_of("sd1");
     checkpoint.edit_weights(UNET, |tensors| tensors.retain(|(key, _)| key != "mid_block.resnets.1.conv2.bias"));
-    assert_refused(&checkpoint, &["unet", "'mid_block.resnets.1.conv2.bias' is missing"]);
+    assert_refused(&checkpoint, &[UNET, "'mid_block.resnets.1.conv2.bias' is missing"]);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_key_of_another_shape_is_named_with_both_shapes() {
         let (_, weight) = tensors.iter_mut().find(|(key, _)| key == "decoder.conv_in.weight").unwrap();
         *weight = weight.narrow(0, 0, 8).copy();
     });
-    assert_refused(&checkpoint, &["vae", "'decoder.conv_in.weight'", "[8, 4, 3, 3]", "[16, 4, 3, 3]"]);
+    assert_refused(&checkpoint, &[VAE, "'decoder.conv_in.weight'", "[8, 4, 3, 3]", "[16, 4, 3, 3]"]);
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn unknown_keys_are_counted_and_the_first_five_are_named() {
     checkpoint.edit_weights(TEXT_ENCODER, |tensors| {
         tensors.extend((0..7).map(|index| (format!("zzz.{index}"), Tensor::from(1.0_f32))));
     });
-    assert_refused(&checkpoint, &["text_encoder", "7 keys are unknown", "zzz.0", "zzz.4"]);
+    assert_refused(&checkpoint, &[TEXT_ENCODER, "7 tensors are unknown", "zzz.0", "zzz.4"]);
     assert!(!checkpoint.refusal().contains("zzz.5"));
 }
 
@@ -94,7 +94,7 @@ fn a_dtype_that_is_not_a_float_is_named() {
         let (_, weight) = tensors.iter_mut().find(|(key, _)| key == "conv_in.weight").unwrap();
         *weight = weight.to_kind(Kind::Int8);
     });
-    assert_refused(&checkpoint, &["'conv_in.weight'", "I8"]);
+    assert_refused(&checkpoint, &[UNET, "'conv_in.weight'", "I8", "F32, F16 and BF16"]);
 }
 
 #[test]

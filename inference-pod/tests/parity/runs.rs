@@ -24,6 +24,7 @@ pub(crate) fn request(model: &str, sampler: SamplerKind) -> PictureRequest {
         guidance_scale: 3.0,
         size: ImageSize::new(width, 48).unwrap(),
         sampler,
+        edit: None,
     }
 }
 
@@ -64,7 +65,7 @@ fn latents_are_the_same_after_every_step_and_so_is_the_picture() {
 }
 
 /// `image` is `[1, 3, h, w]` of 0..1. A value may round to the next of 256 levels.
-fn assert_picture(picture: &Picture, image: &Tensor) {
+pub(crate) fn assert_picture(picture: &Picture, image: &Tensor) {
     let expected = (image.squeeze_dim(0).permute([1, 2, 0]) * 255.0).round().contiguous().view([-1]);
     assert_eq!(picture.rgb.len(), (picture.size.pixels() * 3) as usize);
     let found = Tensor::from_slice(&picture.rgb).to_kind(Kind::Float);
@@ -102,7 +103,7 @@ fn a_batch_without_guidance_runs_one_row_a_job_and_ignores_the_negative_prompt()
     let pipeline = checkpoint::load("sd1");
     let plain = PictureRequest { guidance_scale: 1.0, ..request("sd1", SamplerKind::Ddim) };
     let other = PictureRequest { negative_prompt: "a dog".into(), ..plain.clone() };
-    assert!(!pipeline.batch_key(&plain).guidance);
+    assert_eq!(pipeline.batch_key(&plain).rows, 1);
     assert_eq!(draw(&pipeline, &plain), draw(&pipeline, &other));
     assert_ne!(draw(&pipeline, &plain), draw(&pipeline, &request("sd1", SamplerKind::Ddim)));
 }
@@ -122,7 +123,7 @@ fn jobs_share_a_key_exactly_when_their_tensors_fit() {
     let pipeline = checkpoint::load("sd1");
     let first = request("sd1", SamplerKind::Ddim);
     let key = pipeline.batch_key(&first);
-    assert_eq!((key.input_channels, key.height, key.width, key.text_length, key.guidance), (4, 12, 16, 77, true));
+    assert_eq!((key.input_channels, key.height, key.width, key.text_length, key.rows), (4, 12, 16, 77, 2));
     let other_sampler = PictureRequest { steps: 9, ..request("sd1", SamplerKind::Euler) };
     assert_eq!(pipeline.batch_key(&other_sampler), key);
     let wider = PictureRequest { size: ImageSize::new(80, 48).unwrap(), ..first };

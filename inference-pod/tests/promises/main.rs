@@ -4,6 +4,8 @@
 
 mod bounds_its_queue;
 mod draws_what_is_asked;
+mod edits_pictures;
+mod fetches_checkpoints;
 mod finishes_before_it_stops;
 mod frees_the_engine_when_clients_leave;
 mod holds_what_the_operator_wants;
@@ -11,6 +13,7 @@ mod knows_its_callers;
 mod lets_only_the_right_callers_in;
 mod refuses_bad_requests;
 mod rotates_certificates;
+mod says_what_it_does_not_know;
 mod serves_only_verified_bytes;
 mod shows_its_state;
 mod support;

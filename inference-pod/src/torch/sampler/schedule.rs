@@ -90,6 +90,11 @@ impl NoiseSchedule {
     /// Reads `scheduler/` of a checkpoint as `StableDiffusionPipeline` does: it sets `steps_offset` to 1 and
     /// `clip_sample` to false whatever the file says, because files of 2022 say it wrongly
     /// (`pipelines/stable_diffusion/pipeline_stable_diffusion.py`, `__init__`).
+    pub fn read_corrected(checkpoint: &Path) -> Result<Self, LoadError> {
+        Ok(Self { steps_offset: 1, clip_sample: None, ..Self::read(checkpoint)? })
+    }
+
+    /// Reads `scheduler/` of a checkpoint as it is, as every other pipeline does.
     pub fn read(checkpoint: &Path) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "scheduler/scheduler_config.json")?;
         let class: String = config.need("_class_name")?;
@@ -103,12 +108,14 @@ impl NoiseSchedule {
             count: config.take_or("num_train_timesteps", 1000)?,
             zero_snr: config.take_or("rescale_betas_zero_snr", false)?,
         };
+        let range: f32 = config.take_or("clip_sample_range", 1.0)?;
         let read = Self {
             prediction: config.take_or("prediction_type", Prediction::Epsilon)?,
             spacing: config.take("timestep_spacing")?,
-            steps_offset: 1,
+            steps_offset: config.take_or("steps_offset", 0)?,
             set_alpha_to_one: config.take_or("set_alpha_to_one", true)?,
-            clip_sample: None,
+            // diffusers' DDIM writes it always; a file without it is another solver's, whose latents have no such bound.
+            clip_sample: config.take_or("clip_sample", false)?.then_some(range),
             ..Self::new(betas)
         };
         refuse_the_rest(config)?;
@@ -223,8 +230,6 @@ fn refuse_the_rest(mut config: Config) -> Result<(), LoadError> {
     // What a solver does with the schedule, for solvers that are chosen by the request and not here.
     config.ignore(&[
         "algorithm_type",
-        "clip_sample",
-        "clip_sample_range",
         "dynamic_thresholding_ratio",
         "euler_at_final",
         "lower_order_final",
@@ -234,7 +239,6 @@ fn refuse_the_rest(mut config: Config) -> Result<(), LoadError> {
         "solver_order",
         "solver_p",
         "solver_type",
-        "steps_offset",
         "variance_type",
         "disable_corrector",
         "lambda_min_clipped",

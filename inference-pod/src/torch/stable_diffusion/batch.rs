@@ -14,14 +14,13 @@ pub(super) fn next_latents(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Re
     if jobs.iter().any(|job| job.is_finished()) {
         return Err(failed(STEP, "a job of the batch has no steps left"));
     }
-    let guided = jobs[0].guidance().is_some();
-    if jobs.iter().any(|job| job.guidance().is_some() != guided) {
-        return Err(failed(STEP, "the batch mixes jobs with and without guidance"));
+    let rows = jobs[0].guidance().rows();
+    if jobs.iter().any(|job| job.guidance().rows() != rows) {
+        return Err(failed(STEP, "the batch mixes jobs of different guidance"));
     }
-    // With guidance every job has two rows: first all negative prompts, then all prompts.
-    let rows = if guided { 2 } else { 1 };
-    let inputs: Vec<Tensor> = jobs.iter().map(|job| job.model_input()).collect();
-    let sample = Tensor::cat(&inputs, 0).repeat([rows, 1, 1, 1]); // [rows·jobs, channels, h, w]
+    // The first rows of all jobs, then the second of all jobs, and so on.
+    let inputs: Vec<Tensor> = (0..rows).flat_map(|row| jobs.iter().map(move |job| job.model_input(row))).collect();
+    let sample = Tensor::cat(&inputs, 0); // [rows·jobs, channels, h, w]
     let times: Vec<f32> = jobs.iter().map(|job| job.timestep()).collect();
     let times = Tensor::from_slice(&times).repeat([rows]); // [rows·jobs]
     let text: Vec<Tensor> = (0..rows).flat_map(|row| jobs.iter().map(move |job| job.text_row(row))).collect();
@@ -30,11 +29,7 @@ pub(super) fn next_latents(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Re
     let output = unet.forward(&sample, &times, &text).chunk(rows, 0); // rows × [jobs, channels, h, w]
     let stepped = |(index, job): (i64, &&mut Job)| {
         let row = |row: usize| output[row].narrow(0, index, 1); // [1, channels, h, w]
-        let prediction = match job.guidance() {
-            // diffusers 0.42.1, pipeline_stable_diffusion.py
-            Some(scale) => row(0) + (row(1) - row(0)) * f64::from(scale),
-            None => row(0),
-        };
+        let prediction = job.guidance().combine(row);
         job.stepped(&prediction)
     };
     Ok((0..).zip(jobs).map(stepped).collect())

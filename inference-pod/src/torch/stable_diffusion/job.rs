@@ -3,6 +3,7 @@
 use easel_api::ImageSize;
 use tch::Tensor;
 
+use super::guidance::Guidance;
 use crate::torch::sampler::Sampler;
 
 #[derive(Debug)]
@@ -10,16 +11,25 @@ pub struct Job {
     size: ImageSize,
     /// `[1, channels, h, w]` of f32, whatever the model's dtype: rounding here would add up over the steps.
     latents: Tensor,
+    /// `[1, channels, h, w]` of f32: what is edited.
+    picture: Option<Tensor>,
     /// `[1, length, channels]`, or with guidance `[2, ..]`: the negative prompt first.
     text: Tensor,
-    guidance: Option<f32>,
+    guidance: Guidance,
     sampler: Sampler,
     step: usize,
 }
 
 impl Job {
-    pub(super) fn new(size: ImageSize, latents: Tensor, text: Tensor, guidance: Option<f32>, sampler: Sampler) -> Self {
-        Self { size, latents, text, guidance, sampler, step: 0 }
+    pub(super) fn new(
+        size: ImageSize,
+        latents: Tensor,
+        picture: Option<Tensor>,
+        text: Tensor,
+        guidance: Guidance,
+        sampler: Sampler,
+    ) -> Self {
+        Self { size, latents, picture, text, guidance, sampler, step: 0 }
     }
 
     pub fn size(&self) -> ImageSize {
@@ -34,7 +44,7 @@ impl Job {
         self.step >= self.sampler.steps()
     }
 
-    pub(super) fn guidance(&self) -> Option<f32> {
+    pub(super) fn guidance(&self) -> Guidance {
         self.guidance
     }
 
@@ -42,14 +52,19 @@ impl Job {
         self.sampler.timestep(self.step)
     }
 
-    /// What the model is shown.
-    pub(super) fn model_input(&self) -> Tensor {
-        self.sampler.scale_model_input(&self.latents, self.step)
+    /// What the model is shown in a row: the latents, and behind them the picture's, or zeros.
+    pub(super) fn model_input(&self, row: i64) -> Tensor {
+        let latents = self.sampler.scale_model_input(&self.latents, self.step);
+        match &self.picture {
+            None => latents,
+            Some(picture) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, picture], 1),
+            Some(picture) => Tensor::cat(&[latents, picture.zeros_like()], 1),
+        }
     }
 
-    /// Without guidance there is one row, with it the negative prompt is row 0.
+    /// `[1, length, channels]`
     pub(super) fn text_row(&self, row: i64) -> Tensor {
-        self.text.narrow(0, row, 1)
+        self.text.narrow(0, self.guidance.text_of(row), 1)
     }
 
     /// The latents after this step, given the model's output with guidance applied.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::StableDiffusion;
 use super::guard::guarded;
+use super::{StableDiffusion, Task};
 use crate::pipeline::{LoadError, Loader};
 use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
@@ -12,7 +12,10 @@ use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::tokenizer::ClipTokenizer;
 use crate::torch::unet::UNet2DConditionModel;
 use crate::torch::vae::AutoencoderKl;
+use crate::vocabulary::Vocabulary;
 
+const PIPELINES: [(&str, Task); 2] =
+    [("StableDiffusionPipeline", Task::Generate), ("StableDiffusionInstructPix2PixPipeline", Task::Edit)];
 /// Component and the classes of it that we compute.
 const COMPONENTS: [(&str, &[&str]); 4] = [
     ("text_encoder", &["CLIPTextModel"]),
@@ -38,8 +41,8 @@ impl Loader for TorchLoader {
     type Pipeline = StableDiffusion;
 
     fn load(&self, folder: &Path) -> Result<StableDiffusion, LoadError> {
-        check_classes(folder)?;
-        guarded("compute", || Ok(load_parts(folder, self.placement))).unwrap_or_else(|error| {
+        let task = check_classes(folder)?;
+        guarded("compute", || Ok(load_parts(folder, task, self.placement))).unwrap_or_else(|error| {
             Err(LoadError::Failed { part: "the checkpoint".to_owned(), source: Box::new(error) })
         })
     }
@@ -49,25 +52,32 @@ impl Loader for TorchLoader {
     }
 }
 
-fn load_parts(folder: &Path, placement: Placement) -> Result<StableDiffusion, LoadError> {
+fn load_parts(folder: &Path, task: Task, placement: Placement) -> Result<StableDiffusion, LoadError> {
     // Small and likely to be refused first, large last.
-    let schedule = NoiseSchedule::read(folder)?;
+    let vocabulary = Vocabulary::read(folder)?;
+    let schedule = match task {
+        Task::Generate => NoiseSchedule::read_corrected(folder)?,
+        Task::Edit => NoiseSchedule::read(folder)?,
+    };
     let text_encoder = ClipTextModel::load(folder, placement)?;
     let tokenizer = ClipTokenizer::load(folder, text_encoder.max_length())?;
-    let vae = AutoencoderKl::load(folder, placement)?;
+    let vae = match task {
+        Task::Generate => AutoencoderKl::load(folder, placement)?,
+        Task::Edit => AutoencoderKl::load_with_encoder(folder, placement)?,
+    };
     let unet = UNet2DConditionModel::load(folder, placement)?;
-    check_fit(&text_encoder, &vae, &unet)?;
-    Ok(StableDiffusion { tokenizer, text_encoder, unet, vae, schedule, placement })
+    check_fit(task, &text_encoder, &vae, &unet)?;
+    Ok(StableDiffusion { task, tokenizer, text_encoder, unet, vae, schedule, vocabulary, placement })
 }
 
 /// `model_index.json`: the pipeline's class and those of its components. The scheduler's is checked where it is read;
 /// the safety checker and its feature extractor are not run.
-fn check_classes(folder: &Path) -> Result<(), LoadError> {
+fn check_classes(folder: &Path) -> Result<Task, LoadError> {
     let mut index = Config::read(folder, "model_index.json")?;
     let class: String = index.need("_class_name")?;
-    if class != "StableDiffusionPipeline" {
+    let Some((_, task)) = PIPELINES.into_iter().find(|(name, _)| *name == class) else {
         return Err(index.unsupported("_class_name", &class));
-    }
+    };
     for (component, known) in COMPONENTS {
         let (_library, class): (String, String) = index.need(component)?;
         if !known.contains(&class.as_str()) {
@@ -75,24 +85,34 @@ fn check_classes(folder: &Path) -> Result<(), LoadError> {
         }
     }
     index.ignore(&["scheduler", "safety_checker", "feature_extractor", "requires_safety_checker"]);
-    index.finish(&[("image_encoder", serde_json::json!([null, null]))])
+    index.finish(&[("image_encoder", serde_json::json!([null, null]))])?;
+    Ok(task)
 }
 
-/// What each part promises the next. A picture is made of latents alone, so in, out and decoded channels are one.
-fn check_fit(text_encoder: &ClipTextModel, vae: &AutoencoderKl, unet: &UNet2DConditionModel) -> Result<(), LoadError> {
+/// What each part promises the next: text of one width, and latents of one number of channels, which an editing model
+/// gets twice: those of the picture behind those that are drawn.
+fn check_fit(
+    task: Task,
+    text_encoder: &ClipTextModel,
+    vae: &AutoencoderKl,
+    unet: &UNet2DConditionModel,
+) -> Result<(), LoadError> {
+    let latents = vae.latent_channels();
+    let (input, wanted) = match task {
+        Task::Generate => ("the VAE's latent_channels", latents),
+        Task::Edit => ("twice the VAE's latent_channels", 2 * latents),
+    };
+    let text = text_encoder.hidden_size();
     let pairs = [
-        (
-            "the text encoder's hidden_size",
-            text_encoder.hidden_size(),
-            "unet's cross_attention_dim",
-            unet.text_channels(),
-        ),
-        ("the VAE's latent_channels", vae.latent_channels(), "unet's in_channels", unet.in_channels()),
-        ("the unet's in_channels", unet.in_channels(), "unet's out_channels", unet.out_channels()),
+        ("the text encoder's hidden_size", text, "cross_attention_dim", unet.text_channels()),
+        (input, wanted, "in_channels", unet.in_channels()),
+        ("the VAE's latent_channels", latents, "out_channels", unet.out_channels()),
     ];
-    for (left, found, right, expected) in pairs {
-        if found != expected {
-            return Err(LoadError::Unsupported(format!("{left} is {found}, the {right} is {expected}")));
+    for (left, wanted, right, found) in pairs {
+        if found != wanted {
+            return Err(LoadError::Unsupported(format!(
+                "unet/config.json: '{right}' is {found}; beside {left} it must be {wanted}"
+            )));
         }
     }
     Ok(())

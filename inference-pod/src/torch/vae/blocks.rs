@@ -1,10 +1,10 @@
-//! The decoder's stages: a middle with attention over pixels, then stages that double the size.
+//! The stages of both halves: those that halve the size, a middle with attention over pixels, those that double it.
 //! Transcribed from diffusers 0.42.1, `models/unets/unet_2d_blocks.py` and `models/attention_processor.py`.
 
 use tch::Tensor;
 
 use super::config::VaeConfig;
-use crate::torch::layers::{GroupNorm, Linear, attend};
+use crate::torch::layers::{Conv2d, GroupNorm, Linear, attend};
 use crate::torch::resnet::{ResnetBlock2D, Upsample2D, height_width};
 use crate::torch::weights::{Section, WeightsError};
 
@@ -105,6 +105,44 @@ impl UpDecoderBlock {
                 let (h, w) = height_width(&x);
                 upsampler.forward(&x, (2 * h, 2 * w))
             }
+            None => x,
+        }
+    }
+}
+
+/// `DownEncoderBlock2D`
+#[derive(Debug)]
+pub(super) struct DownEncoderBlock {
+    resnets: Vec<ResnetBlock2D>,
+    downsamplers: Option<Conv2d>,
+}
+
+impl DownEncoderBlock {
+    pub(super) fn load(
+        section: &Section,
+        config: &VaeConfig,
+        (input, channels): (i64, i64),
+        downsamples: bool,
+    ) -> Result<Self, WeightsError> {
+        let resnet = |layer: usize| {
+            let input = if layer == 0 { input } else { channels };
+            ResnetBlock2D::load(&section.at("resnets").at(layer), config.resnet(), input, channels)
+        };
+        let down = || {
+            let section = section.at("downsamplers").at(0).at("conv");
+            Ok(Conv2d::load_with_stride(&section, channels, channels, 3, 2)?.without_padding())
+        };
+        Ok(Self {
+            resnets: (0..config.layers_per_block).map(resnet).collect::<Result<_, _>>()?,
+            downsamplers: downsamples.then(down).transpose()?,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        let x = self.resnets.iter().fold(x.shallow_clone(), |x, resnet| resnet.forward(&x, None));
+        match &self.downsamplers {
+            // downsampling.py, `padding == 0`: one row below and one column to the right, so that the size is halved.
+            Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
             None => x,
         }
     }

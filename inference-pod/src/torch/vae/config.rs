@@ -1,4 +1,4 @@
-//! What `vae/config.json` says of the decoder. Refuses by name what it does not compute.
+//! What `vae/config.json` says. Refuses by name what it does not compute.
 
 use std::path::Path;
 
@@ -17,6 +17,7 @@ pub(super) struct VaeConfig {
     pub(super) layers_per_block: usize,
     pub(super) groups: i64,
     pub(super) scaling_factor: f64,
+    pub(super) use_quant_conv: bool,
     pub(super) use_post_quant_conv: bool,
     pub(super) mid_block_add_attention: bool,
 }
@@ -37,15 +38,16 @@ impl VaeConfig {
             layers_per_block: config.take_or("layers_per_block", 1)?,
             groups: config.take_or("norm_num_groups", 32)?,
             scaling_factor: config.take_or("scaling_factor", 0.18215)?,
+            use_quant_conv: config.take_or("use_quant_conv", true)?,
             use_post_quant_conv: config.take_or("use_post_quant_conv", true)?,
             mid_block_add_attention: config.take_or("mid_block_add_attention", true)?,
         };
         if read.channels.is_empty() || read.out_channels != 3 {
             return Err(config.unsupported("out_channels", read.out_channels));
         }
-        // force_upcast: StableDiffusionPipeline does not look at it. The other two are the encoder's.
-        config.ignore(&["sample_size", "in_channels", "use_quant_conv", "force_upcast"]);
-        config.finish(&[("act_fn", json!("silu"))])?;
+        // force_upcast: no pipeline of ours looks at it in diffusers.
+        config.ignore(&["sample_size", "force_upcast"]);
+        config.finish(&[("act_fn", json!("silu")), ("in_channels", json!(3))])?;
         Ok(read)
     }
 

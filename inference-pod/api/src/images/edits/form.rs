@@ -1,0 +1,80 @@
+//! Reads `multipart/form-data` into the fields that JSON would have, and the file.
+//! Knows which fields are numbers, for a form has only text; checks nothing else.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use futures::stream;
+use multer::{Field, Multipart};
+use serde_json::{Map, Value};
+
+use super::PictureFile;
+use crate::error::ApiError;
+
+const NUMBERS: [&str; 7] =
+    ["n", "seed", "steps", "guidance_scale", "image_guidance_scale", "output_compression", "partial_images"];
+const TRUTHS: [&str; 1] = ["stream"];
+
+#[derive(Default)]
+pub(super) struct Form {
+    pub(super) fields: Map<String, Value>,
+    pub(super) picture: Option<PictureFile>,
+}
+
+/// The body is here as a whole, so nothing in here waits.
+pub(super) async fn read(content_type: &str, body: Bytes) -> Result<Form, ApiError> {
+    let boundary = multer::parse_boundary(content_type).map_err(malformed)?;
+    let body = stream::once(async move { Ok::<_, Infallible>(body) });
+    let mut parts = Multipart::new(body, boundary);
+    let mut form = Form::default();
+    while let Some(part) = parts.next_field().await.map_err(malformed)? {
+        form.add(part).await?;
+    }
+    Ok(form)
+}
+
+impl Form {
+    async fn add(&mut self, part: Field<'_>) -> Result<(), ApiError> {
+        let Some(name) = part.name().map(ToOwned::to_owned) else {
+            return Err(ApiError::malformed("a part of the form has no name"));
+        };
+        let bytes = part.bytes().await.map_err(malformed)?;
+        // SDKs write the second for a list of one.
+        if ["image", "image[]"].contains(&name.as_str()) {
+            if self.picture.is_some() {
+                let message = "send one picture: more are not supported";
+                return Err(ApiError::invalid("image", "invalid_value", message));
+            }
+            self.picture = Some(PictureFile::new("image", bytes)?);
+            return Ok(());
+        }
+        let name: String = if name.chars().count() > 64 { name.chars().take(64).collect() } else { name };
+        if self.fields.contains_key(&name) {
+            return Err(ApiError::invalid(&name, "invalid_value", format!("{name} is in the form twice")));
+        }
+        let value = typed(&name, &bytes)?;
+        self.fields.insert(name, value);
+        Ok(())
+    }
+}
+
+/// What does not read as the type that it should have stays text, and is refused as JSON of the wrong type would be.
+fn typed(name: &str, bytes: &Bytes) -> Result<Value, ApiError> {
+    if name == "mask" {
+        return Ok(Value::Bool(true)); // a file: that it is there is all that is asked
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| ApiError::invalid(name, "invalid_value", format!("{name} is not UTF-8 text")))?;
+    let is_typed = |value: &Value| match name {
+        name if NUMBERS.contains(&name) => value.is_number(),
+        name if TRUTHS.contains(&name) => value.is_boolean(),
+        _ => false,
+    };
+    let value = serde_json::from_str(text.trim()).ok().filter(is_typed);
+    Ok(value.unwrap_or_else(|| Value::String(text.to_owned())))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn malformed(error: multer::Error) -> ApiError {
+    ApiError::malformed(format!("the form can't be read: {error}"))
+}

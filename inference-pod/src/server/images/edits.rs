@@ -1,0 +1,36 @@
+//! Edits: reads the request, whichever form it has, and makes of its picture what a pipeline takes.
+//! Knows bodies and pictures; what is answered, and how, it shares with generations.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use easel_api::error::ApiError;
+use easel_api::images::{EditRequest, MAX_FORWARDED_EDIT_BODY};
+
+use super::{Wish, deadline, draining, draw, named, picture};
+use crate::pipeline::Edit;
+use crate::server::Shared;
+use crate::server::respond::read_body;
+
+pub(super) async fn answer(
+    shared: &Shared,
+    arrival: Instant,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let in_flight = shared.drain.enter().ok_or_else(draining)?;
+    let deadline = deadline(headers, arrival)?;
+    let kind = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
+    let body = read_body(body, MAX_FORWARDED_EDIT_BODY).await?;
+    let request = EditRequest::read(kind, body).await?;
+    request.check()?;
+    let (model, served) = named(&shared.engine.snapshot(), request.generation.model.as_deref())?;
+    let generation = request.resolve(&served.defaults, &served.limits)?;
+    let image_guidance_scale = request.image_guidance_scale();
+    let picture = Arc::new(picture::decode(request.picture, generation.size).await?);
+    let edit = Some(Edit { picture, image_guidance_scale });
+    draw(shared, Wish { model, generation, edit, arrival, deadline }, in_flight).await
+}

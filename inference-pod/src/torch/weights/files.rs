@@ -1,0 +1,56 @@
+//! Finds a model's safetensors files and reads their headers.
+//! Knows the format's frame; reads no tensor.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::Metadata;
+
+use super::WeightsError;
+
+/// The limit of the format itself; a longer header is an attack or not safetensors.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// `{stem}.safetensors`: whole, a 16-bit variant, or in shards (`{stem}-00001-of-00002`).
+pub(super) fn find_files(folder: &Path, stem: &'static str) -> Result<Vec<PathBuf>, WeightsError> {
+    let read = |source| WeightsError::Read { path: folder.to_owned(), source };
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        names.insert(entry.map_err(read)?.file_name().to_string_lossy().into_owned());
+    }
+    let whole = ["", ".fp16", ".bf16"].map(|variant| format!("{stem}{variant}.safetensors"));
+    let is_shard = |name: &&String| name.starts_with(&format!("{stem}-")) && name.ends_with(".safetensors");
+    let chosen: Vec<_> = match whole.iter().find(|name| names.contains(*name)) {
+        Some(name) => vec![folder.join(name)],
+        None => names.iter().filter(is_shard).map(|name| folder.join(name)).collect(),
+    };
+    if chosen.is_empty() {
+        let is_pickle = |name: &String| [".bin", ".ckpt", ".pt", ".pth"].iter().any(|end| name.ends_with(end));
+        return Err(WeightsError::NoFile { folder: folder.to_owned(), stem, pickle: names.iter().any(is_pickle) });
+    }
+    Ok(chosen)
+}
+
+/// Where the tensors begin, and what the header says of them. `Metadata` checks that they fill the file without gap
+/// or overlap; the file's length is checked here, before the first tensor is used.
+pub(super) fn read_header(path: &Path, mut file: &File) -> Result<(u64, Metadata), WeightsError> {
+    let malformed = |reason: &str| WeightsError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
+    let read = |source| WeightsError::Read { path: path.to_owned(), source };
+    let found = file.metadata().map_err(read)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| malformed("it is shorter than 8 bytes"))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES.min(found) {
+        return Err(malformed(&format!("its header would have {length} bytes")));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(|_| malformed("its header is cut off"))?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(&error.to_string()))?;
+    let expected = 8 + length + metadata.data_len() as u64;
+    if found != expected {
+        return Err(WeightsError::Length { path: path.to_owned(), expected, found });
+    }
+    Ok((8 + length, metadata))
+}
