@@ -1,17 +1,21 @@
 //! The data plane: OpenAI's Images API for clients, drawn by whichever pod is best, whatever happens to pods meanwhile.
 //! Reads the routing table and calls pods; writes nothing, knows no controller and no Kubernetes.
 //!
-//! One request goes admit → queue → route → proxy, a file each, in the order that `generations` gives them.
+//! One request goes admit → queue → route → proxy, a file each, in the order that `generations` gives them; `edits` differs
+//! in what it reads.
 //!
 //! Memory is bounded by flags. A connection holds at most 64 KiB of buffers and one request; a request is at most 1 MiB
 //! while it is read, and what is kept of it until it is answered is about as long as its prompts. Answers are held whole
 //! until their last byte is sent, because a half-sent one could not be drawn again elsewhere; together they take at most
-//! `--response-memory-mib`, or one answer if that is larger. So at most
-//! `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib`, and that only if every client sends the largest request.
+//! `--response-memory-mib`, or one answer if that is larger. Pictures that shall be edited, up to 8 MiB each, are counted
+//! in all their copies and take at most `--edit-memory-mib` together; while that is full, further ones are not read. So at
+//! most `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib` + `edit-memory-mib`, and that only if every client
+//! sends the largest request.
 
 mod admit;
 mod args;
 mod body;
+mod edits;
 mod generations;
 mod http;
 mod metrics;
@@ -48,6 +52,7 @@ struct Shared {
     metrics: GatewayMetrics,
     queue: queue::Queue,
     memory: proxy::Memory,
+    uploads: proxy::Memory,
 }
 
 impl Gateway {
@@ -55,7 +60,8 @@ impl Gateway {
     pub fn new(args: GatewayArgs, client: PodClient, tables: RoutingTables, metrics: GatewayMetrics) -> Self {
         let queue = queue::Queue::new(tables.clone(), args.max_waiting, metrics.waiting.clone());
         let memory = proxy::Memory::new(args.response_memory_mib);
-        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory }) }
+        let uploads = proxy::Memory::new(args.edit_memory_mib);
+        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory, uploads }) }
     }
 
     fn args(&self) -> &GatewayArgs {
@@ -80,5 +86,9 @@ impl Gateway {
 
     fn memory(&self) -> &proxy::Memory {
         &self.shared.memory
+    }
+
+    fn uploads(&self) -> &proxy::Memory {
+        &self.shared.uploads
     }
 }

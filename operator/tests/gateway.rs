@@ -6,6 +6,8 @@
 mod answers;
 #[path = "gateway/authority.rs"]
 mod authority;
+#[path = "gateway/edits.rs"]
+mod edits;
 #[path = "gateway/fake_pod.rs"]
 mod fake_pod;
 #[path = "gateway/inputs.rs"]

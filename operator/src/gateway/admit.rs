@@ -1,13 +1,15 @@
 //! Turns what a client sent into a job that some pod can do, or says why not, before anything is queued.
 //! Knows the request and the models; does not know pods.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use easel_api::error::ApiError;
-use easel_api::images::GenerationRequest;
+use easel_api::images::{EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest};
 use easel_planner::ModelId;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::gateway::names;
@@ -30,8 +32,12 @@ pub(super) struct Job {
     pub(super) digest: String,
     pub(super) pictures: u32,
     pub(super) steps: u32,
+    /// Of the pod.
+    pub(super) path: &'static str,
     /// JSON for the pod.
     pub(super) body: Bytes,
+    /// Counts the body, where it is large enough to be counted.
+    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
     pub(super) max_response: u64,
     pub(super) deadline: Instant,
 }
@@ -48,27 +54,67 @@ pub(super) fn deadline(headers: &HeaderMap, arrived: Instant, longest: Duration)
 }
 
 /// `request` has passed its own `check`.
-pub(super) fn admit(table: &RoutingTable, mut request: GenerationRequest, deadline: Instant) -> Result<Job, ApiError> {
+pub(super) fn generation(
+    table: &RoutingTable,
+    mut request: GenerationRequest,
+    deadline: Instant,
+) -> Result<Job, ApiError> {
+    let (id, model) = serving(table, &request)?;
+    let generation = request.resolve(&model.defaults, &model.limits)?;
+    settle(&mut request, model);
+    let body = serde_json::to_vec(&request).map_err(|_| unwritable())?;
+    Ok(job(GENERATIONS_PATH, (id, model), &generation, body, deadline))
+}
+
+/// `request` has passed its own `check`.
+pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, deadline: Instant) -> Result<Job, ApiError> {
+    let (id, model) = serving(table, &request.generation)?;
+    let generation = request.resolve(&model.defaults, &model.limits)?;
+    settle(&mut request.generation, model);
+    let body = request.to_json().map_err(|_| unwritable())?;
+    Ok(job(EDITS_PATH, (id, model), &generation, body, deadline))
+}
+
+fn serving<'a>(
+    table: &'a RoutingTable,
+    request: &GenerationRequest,
+) -> Result<(&'a ModelId, &'a ServedModel), ApiError> {
     let (id, model) = names::resolve(table, request.model.as_deref())?;
     still_served(model)?;
-    let generation = request.resolve(&model.defaults, &model.limits)?;
+    Ok((id, model))
+}
+
+/// Decides what may not differ between two tries, and leaves out what is no pod's business.
+fn settle(request: &mut GenerationRequest, model: &ServedModel) {
     request.model = Some(names::full_name(model));
     // 32 bits: what every client reads back exactly, JavaScript's numbers included.
     request.seed.get_or_insert_with(|| u64::from(rand::random::<u32>()));
-    // Whose request it is is no pod's business.
     request.user = None;
-    let body =
-        serde_json::to_vec(&request).map_err(|_| ApiError::internal("failed to write the request for the pod"))?;
+}
+
+fn job(
+    path: &'static str,
+    (id, model): (&ModelId, &ServedModel),
+    generation: &Generation,
+    body: Vec<u8>,
+    deadline: Instant,
+) -> Job {
     let pixels = generation.size.pixels().saturating_mul(u64::from(generation.n));
-    Ok(Job {
+    Job {
         model: id.clone(),
         digest: model.digest.clone(),
         pictures: generation.n,
         steps: generation.steps,
+        path,
         body: body.into(),
+        room: None,
         max_response: pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD),
         deadline,
-    })
+    }
+}
+
+fn unwritable() -> ApiError {
+    ApiError::internal("failed to write the request for the pod")
 }
 
 /// Is asked again while a request waits: its model may be parked or deleted meanwhile.

@@ -28,6 +28,9 @@ pub struct GatewayArgs {
     /// Memory for pictures between pod and client, in MiB; when it is used up, pods wait before they answer.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = value_parser!(u32).range(64..=1_048_576))]
     pub response_memory_mib: u32,
+    /// Memory for pictures that clients send to be edited, in MiB; when it is used up, further ones are not read.
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = value_parser!(u32).range(64..=1_048_576))]
+    pub edit_memory_mib: u32,
     /// Seconds that requests under way have to finish after shutdown has begun.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = value_parser!(u64).range(0..=86_400))]
     pub gateway_drain_seconds: u64,

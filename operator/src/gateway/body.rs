@@ -17,27 +17,57 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_DISCARDED: u64 = 128 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The bytes of a JSON body.
-pub(super) async fn read_json(headers: &HeaderMap, body: Body, limit: u64) -> Result<Bytes, ApiError> {
-    if let Err(refusal) = check_head(headers, limit) {
-        discard(headers, body).await;
-        return Err(refusal);
-    }
-    match timeout(READ_TIMEOUT, collect(body, limit)).await {
-        Ok(read) => read,
+/// What an endpoint reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepted {
+    pub(super) media_types: &'static [&'static str],
+    /// Bytes.
+    pub(super) limit: u64,
+}
+
+/// The bytes of a body. `room` is waited for once the request's head is all right, before the first byte is read.
+pub(super) async fn read<R>(
+    headers: &HeaderMap,
+    body: Body,
+    accepted: Accepted,
+    room: impl Future<Output = Result<R, ApiError>>,
+) -> Result<(Bytes, R), ApiError> {
+    let room = match check_head(headers, accepted) {
+        Ok(()) => room.await,
+        Err(refusal) => Err(refusal),
+    };
+    let room = match room {
+        Ok(room) => room,
+        Err(refusal) => {
+            discard(headers, body).await;
+            return Err(refusal);
+        }
+    };
+    match timeout(READ_TIMEOUT, collect(body, accepted.limit)).await {
+        Ok(read) => Ok((read?, room)),
         Err(_) => Err(too_slow()),
     }
 }
 
-fn check_head(headers: &HeaderMap, limit: u64) -> Result<(), ApiError> {
-    let found = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("not text"));
+fn check_head(headers: &HeaderMap, accepted: Accepted) -> Result<(), ApiError> {
+    let Accepted { media_types, limit } = accepted;
+    let found = content_type(headers);
     let media_type = found.split(';').next().unwrap_or_default().trim();
-    if !media_type.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::unsupported_media_type(&found.chars().take(128).collect::<String>()));
+    if !media_types.iter().any(|accepted| media_type.eq_ignore_ascii_case(accepted)) {
+        let found: String = found.chars().take(128).collect();
+        let message = format!("content-type '{found}' is not supported; send {}", media_types.join(" or "));
+        return Err(ApiError { message, ..ApiError::unsupported_media_type(&found) });
     }
-    // A length that is no number has been refused by the HTTP server.
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) { Err(ApiError::too_large(limit)) } else { Ok(()) }
+    if length(headers).is_some_and(|length| length > limit) { Err(ApiError::too_large(limit)) } else { Ok(()) }
+}
+
+pub(super) fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("not text"))
+}
+
+/// What the client says. A length that is no number has been refused by the HTTP server.
+pub(super) fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 async fn collect(mut body: Body, limit: u64) -> Result<Bytes, ApiError> {

@@ -16,12 +16,15 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::gateway::admit::{self, Job};
+use crate::gateway::body::{self, Accepted};
 use crate::gateway::metrics::FaultLabel;
 use crate::gateway::observe::{RequestId, Served};
-use crate::gateway::proxy::{self, Drawn};
+use crate::gateway::proxy::{self, Drawn, WARNING_HEADER};
 use crate::gateway::route::Booking;
 use crate::gateway::tries::{Fault, Tries};
-use crate::gateway::{Gateway, body, render};
+use crate::gateway::{Gateway, render};
+
+const ACCEPTED: Accepted = Accepted { media_types: &["application/json"], limit: MAX_GENERATION_BODY };
 
 /// Pictures, and what is said about them.
 struct Finished {
@@ -40,12 +43,18 @@ pub(super) async fn generate(
     body: Body,
 ) -> Response {
     let arrived = Instant::now();
-    let job = match parse(&gateway, &headers, body, arrived).await {
+    let job = parse(&gateway, &headers, body, arrived).await;
+    run(&gateway, job, &id, arrived).await
+}
+
+/// From the admitted job to the response, whatever shall be drawn.
+pub(super) async fn run(gateway: &Gateway, job: Result<Job, ApiError>, id: &RequestId, arrived: Instant) -> Response {
+    let job = match job {
         Ok(job) => job,
         Err(error) => return render::error(&error),
     };
     let mut tries = Tries::default();
-    let finished = draw(&gateway, &job, &id, &mut tries, arrived).await;
+    let finished = draw(gateway, &job, id, &mut tries, arrived).await;
     let served = Served { model: job.model.to_string(), pool: String::new(), attempts: tries.attempts };
     match finished {
         Ok(finished) => answer(&job, finished, served),
@@ -54,11 +63,11 @@ pub(super) async fn generate(
 }
 
 async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Instant) -> Result<Job, ApiError> {
-    let body = body::read_json(headers, body, MAX_GENERATION_BODY).await?;
+    let (body, ()) = body::read(headers, body, ACCEPTED, async { Ok(()) }).await?;
     let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
     let request = GenerationRequest::parse(&body)?;
     request.check()?;
-    admit::admit(&gateway.table(), request, deadline)
+    admit::generation(&gateway.table(), request, deadline)
 }
 
 /// Until some pod has drawn it: a fault of one pod sends it to the next.
@@ -115,6 +124,7 @@ fn answer(job: &Job, finished: Finished, served: Served) -> Response {
     render::set(headers, "x-easel-predicted-ms", &predicted.as_millis().to_string());
     render::set(headers, "x-easel-cost-usd", &cost.to_string());
     render::set(headers, "server-timing", &timing);
+    headers.extend(drawn.warning.map(|warning| (WARNING_HEADER, warning)));
     described(job, Served { pool, ..served }, response)
 }
 

@@ -9,14 +9,15 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use easel_api::error::ApiError;
-use easel_api::images::{GENERATIONS_PATH, MODELS_PATH};
+use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH};
 
-use crate::gateway::{Gateway, body, generations, names, observe, render};
+use crate::gateway::{Gateway, body, edits, generations, names, observe, render};
 
 const HINT: &str = "\
 Easel: image generation with OpenAI's Images API. Point an OpenAI SDK's base_url at this address with /v1.
 
 POST /v1/images/generations   draw
+POST /v1/images/edits         change a picture
 GET  /v1/models               what can be drawn with
 GET  /v1/models/{model}       one of them
 ";
@@ -25,6 +26,7 @@ pub(super) fn router(gateway: Gateway) -> Router {
     Router::new()
         .route("/", get(async || HINT))
         .route(GENERATIONS_PATH, post(generations::generate))
+        .route(EDITS_PATH, post(edits::edit))
         .route(MODELS_PATH, get(models))
         // A model's name may be NAMESPACE/NAME.
         .route(&format!("{MODELS_PATH}/{{*id}}"), get(model))

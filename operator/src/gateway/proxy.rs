@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use easel_api::error::{ApiError, ErrorEnvelope, ErrorKind};
-use easel_api::images::GENERATIONS_PATH;
 use reqwest::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -19,6 +18,8 @@ use crate::pod_client::PodClient;
 use crate::routing_table::Pod;
 
 pub(super) const REQUEST_ID_HEADER: &str = "x-request-id";
+/// What the model does not know of the prompt.
+pub(super) const WARNING_HEADER: HeaderName = HeaderName::from_static("x-easel-warning");
 
 /// An envelope with a sentence in it.
 const MAX_ERROR_BODY: u64 = 64 << 10;
@@ -29,9 +30,10 @@ pub(super) struct Drawn {
     pub(super) body: Bytes,
     pub(super) upstream: Duration,
     pub(super) server_timing: Option<HeaderValue>,
+    pub(super) warning: Option<HeaderValue>,
 }
 
-/// The memory for answers on their way to clients.
+/// The memory for answers on their way to clients, or for pictures on their way to pods.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     kib: Arc<Semaphore>,
@@ -51,7 +53,7 @@ impl Memory {
     }
 
     /// Taken whole before the first byte is read, so that two half-read answers never wait for one another.
-    async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
+    pub(super) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
         let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.total_kib);
         let taken = Arc::clone(&self.kib).acquire_many_owned(kib).await;
         taken.expect("the semaphore is never closed")
@@ -69,7 +71,7 @@ pub(super) async fn ask(
     let asked = async {
         let left = job.deadline.saturating_duration_since(sent).as_millis();
         let request = client
-            .request(Method::POST, pod, GENERATIONS_PATH)
+            .request(Method::POST, pod, job.path)
             .header(header::CONTENT_TYPE, "application/json")
             .header(DEADLINE_HEADER, left.to_string())
             .header(REQUEST_ID_HEADER, request_id)
@@ -80,15 +82,16 @@ pub(super) async fn ask(
             status => Err(refused(status, response).await),
         }
     };
-    let (body, server_timing) = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
-    Ok(Drawn { body, upstream: sent.elapsed(), server_timing })
+    let (headers, body) = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
+    let (server_timing, warning) = (headers.get("server-timing").cloned(), headers.get(WARNING_HEADER).cloned());
+    Ok(Drawn { body, upstream: sent.elapsed(), server_timing, warning })
 }
 
-async fn read(memory: &Memory, response: Response, limit: u64) -> Result<(Bytes, Option<HeaderValue>), Fault> {
-    let server_timing = response.headers().get("server-timing").cloned();
+async fn read(memory: &Memory, mut response: Response, limit: u64) -> Result<(HeaderMap, Bytes), Fault> {
+    let headers = std::mem::take(response.headers_mut());
     let permit = memory.take(response.content_length().unwrap_or(limit).min(limit)).await;
     let bytes = bounded(response, limit).await?;
-    Ok((Bytes::from_owner(Counted { bytes, _memory: permit }), server_timing))
+    Ok((headers, Bytes::from_owner(Counted { bytes, _memory: permit })))
 }
 
 async fn bounded(mut response: Response, limit: u64) -> Result<Vec<u8>, Fault> {

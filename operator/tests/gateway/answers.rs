@@ -37,6 +37,16 @@ async fn a_picture_comes_with_what_it_cost_and_where_it_was_drawn() {
 }
 
 #[tokio::test]
+async fn what_the_model_does_not_know_of_a_prompt_is_told_to_the_client() {
+    let stage = Stage::new(&[]).await;
+    let _pod = stage.add_pod("a", [Act::Warn("the model does not know: \"zebra\""), Act::Draw]).await;
+    let warned = stage.draw(&prompt()).send().await.unwrap();
+    assert_eq!(warned.headers()["x-easel-warning"], "the model does not know: \"zebra\"");
+    let silent = stage.draw(&prompt()).send().await.unwrap();
+    assert!(!silent.headers().contains_key("x-easel-warning"));
+}
+
+#[tokio::test]
 async fn a_seed_that_the_client_chose_is_kept() {
     let stage = Stage::new(&[]).await;
     let pod = stage.add_pod("a", []).await;
@@ -65,7 +75,8 @@ async fn models_are_listed_by_the_shortest_name_that_means_them() {
 #[tokio::test]
 async fn other_paths_and_methods_are_answered_in_the_envelope() {
     let stage = Stage::new(&[]).await;
-    let (status, error) = error_of(stage.post("/v1/images/edits").body(vec![0; 4 << 20]).send().await.unwrap()).await;
+    let (status, error) =
+        error_of(stage.post("/v1/images/variations").body(vec![0; 4 << 20]).send().await.unwrap()).await;
     assert_eq!((status, error["code"].as_str()), (404, Some("unknown_url")));
 
     let response = stage.get("/v1/images/generations").send().await.unwrap();

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use easel_api::error::ApiError;
 use hyper_util::rt::TokioIo;
@@ -27,6 +27,8 @@ pub(crate) enum Act {
     /// Draws when [`FakePod::release`] is called.
     Hold,
     Say(ApiError),
+    /// Draws, with a word about the prompt.
+    Warn(&'static str),
     /// 200 with this many bytes.
     Write(usize),
     /// Breaks the connection after the request, as a killed process does.
@@ -37,6 +39,7 @@ pub(crate) enum Act {
 
 #[derive(Clone)]
 pub(crate) struct Call {
+    pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Value,
 }
@@ -125,7 +128,8 @@ async fn accept(listener: TcpListener, tls: Arc<ArcSwap<ServerConfig>>, state: I
 async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Inner) {
     let Ok(stream) = tls.accept(stream).await else { return };
     let cut = CancellationToken::new();
-    let router = Router::new().fallback(act).layer(Extension(Connection(cut.clone()))).with_state(state);
+    let router = Router::new().fallback(act).layer(Extension(Connection(cut.clone())));
+    let router = router.layer(DefaultBodyLimit::disable()).with_state(state);
     let connection = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     let _ = cut.run_until_cancelled(connection).await;
@@ -134,13 +138,15 @@ async fn serve(stream: TcpStream, tls: TlsAcceptor, state: Inner) {
 async fn act(
     State(state): State<Inner>,
     Extension(connection): Extension<Connection>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let mut unanswered = Unanswered(Some(state.hung_up.clone()));
     let body: Value = serde_json::from_slice(&body).unwrap();
     let act = state.script.lock().unwrap().pop_front().unwrap_or(Act::Draw);
-    state.calls.send_modify(|calls| calls.push(Call { headers, body: body.clone() }));
+    let path = uri.path().to_owned();
+    state.calls.send_modify(|calls| calls.push(Call { path, headers, body: body.clone() }));
     let response = match act {
         Act::Draw => draw(&body),
         Act::Hold => {
@@ -151,6 +157,7 @@ async fn act(
             let status = StatusCode::from_u16(error.status).unwrap();
             (status, axum::Json(error.envelope())).into_response()
         }
+        Act::Warn(warning) => ([("x-easel-warning", warning)], draw(&body)).into_response(),
         Act::Write(bytes) => vec![b'x'; bytes].into_response(),
         Act::Die => {
             connection.0.cancel();

@@ -1,0 +1,63 @@
+//! `POST /v1/images/edits`: parse; the rest is as for a generation.
+//! Owns the room for pictures that clients send; decodes none of them.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use easel_api::error::ApiError;
+use easel_api::images::{EditRequest, MAX_EDIT_BODY};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use crate::gateway::admit::{self, Job};
+use crate::gateway::body::{self, Accepted};
+use crate::gateway::observe::RequestId;
+use crate::gateway::{Gateway, generations};
+
+const ACCEPTED: Accepted = Accepted { media_types: &["multipart/form-data", "application/json"], limit: MAX_EDIT_BODY };
+/// The body, the picture in it, and the JSON for the pod, which is a third longer: at most so many times the body.
+const COPIES: u64 = 4;
+/// Seconds after which there may be room again.
+const RETRY: u64 = 5;
+
+pub(super) async fn edit(
+    State(gateway): State<Gateway>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let arrived = Instant::now();
+    let job = parse(&gateway, &headers, body, arrived).await;
+    generations::run(&gateway, job, &id, arrived).await
+}
+
+async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Instant) -> Result<Job, ApiError> {
+    let longest = arrived + gateway.args().request_timeout();
+    let length = body::length(headers).unwrap_or(MAX_EDIT_BODY);
+    let (body, room) = body::read(headers, body, ACCEPTED, room(gateway, length, longest)).await?;
+    let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
+    let request = EditRequest::read(body::content_type(headers), body).await?;
+    request.check()?;
+    let mut job = admit::edit(&gateway.table(), request, deadline)?;
+    job.room = Some(Arc::new(only(room, job.body.len())));
+    Ok(job)
+}
+
+async fn room(gateway: &Gateway, length: u64, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {
+    let full = |_| {
+        let message = "too many pictures are being edited: there was no memory for this one";
+        ApiError::unavailable("memory_full", message, RETRY)
+    };
+    timeout_at(until, gateway.uploads().take(COPIES * length)).await.map_err(full)
+}
+
+/// What is kept until the request is answered; the rest was for reading it.
+fn only(mut room: OwnedSemaphorePermit, bytes: usize) -> OwnedSemaphorePermit {
+    let rest = room.num_permits().saturating_sub(bytes.div_ceil(1024));
+    drop(room.split(rest));
+    room
+}

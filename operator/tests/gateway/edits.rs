@@ -1,0 +1,147 @@
+//! Pictures that shall be changed: sent as a form or as JSON, held for another pod, bounded.
+
+use std::time::Duration;
+
+use reqwest::header;
+use serde_json::{Value, json};
+
+use crate::fake_pod::Act;
+use crate::stage::{Stage, error_of, soon};
+
+const PATH: &str = "/v1/images/edits";
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n what a pod would decode";
+
+fn form(fields: &[(&str, &[u8])]) -> Vec<u8> {
+    let part = |(name, content): &(&str, &[u8])| {
+        let file = if name.starts_with("image") { "; filename=\"a.png\"" } else { "" };
+        let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        [head.as_bytes(), content, b"\r\n"].concat()
+    };
+    let mut body: Vec<u8> = fields.iter().flat_map(part).collect();
+    body.extend_from_slice(b"--b--\r\n");
+    body
+}
+
+fn send(stage: &Stage, body: Vec<u8>) -> reqwest::RequestBuilder {
+    stage.post(PATH).header(header::CONTENT_TYPE, "multipart/form-data; boundary=b").body(body)
+}
+
+fn data_url(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+}
+
+#[tokio::test]
+async fn a_form_and_json_come_to_the_pod_as_one_and_the_same() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let sent = form(&[
+        ("image", PNG),
+        ("prompt", b"make it dark skin"),
+        ("model", b"tiny"),
+        ("seed", b"7"),
+        ("image_guidance_scale", b"1.25"),
+        ("user", b"u-1"),
+    ]);
+    let response = send(&stage, sent).send().await.unwrap();
+    assert_eq!(response.status(), 200, "{}", response.text().await.unwrap());
+    assert_eq!(response.headers()["x-easel-model"], "demo/tiny");
+    assert_eq!(response.headers()["x-easel-revision"], "sha256:beef");
+    let json = json!({"images": [{"image_url": data_url(PNG)}], "prompt": "make it dark skin", "model": "demo/tiny",
+        "seed": 7, "image_guidance_scale": 1.25});
+    assert_eq!(stage.post(PATH).json(&json).send().await.unwrap().status(), 200);
+    let calls = pod.calls();
+    assert_eq!((calls[0].path.as_str(), calls[1].path.as_str()), (PATH, PATH));
+    assert_eq!(calls[0].body, calls[1].body);
+    assert_eq!(calls[0].body, json);
+}
+
+#[tokio::test]
+async fn an_edit_whose_pod_dies_is_drawn_by_the_next_with_the_same_picture_and_seed() {
+    let stage = Stage::new(&[]).await;
+    let dying = stage.add_pod("a", [Act::Die]).await;
+    let picture = [PNG, &vec![7; 5 << 20]].concat();
+    let body = form(&[("image", &picture), ("prompt", b"as a woman")]);
+    let asked = tokio::spawn(send(&stage, body).send());
+    let first = dying.called(1).await;
+    stage.remove("a");
+    let next = stage.add_pod("b", []).await;
+    let response = soon(asked).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["x-easel-attempts"], "2");
+    assert!(first[0].body["seed"].is_u64());
+    assert!(first[0].body == next.calls()[0].body, "the second pod was asked something else");
+    assert_eq!(next.calls()[0].body["images"][0]["image_url"].as_str().unwrap(), data_url(&picture));
+}
+
+#[tokio::test]
+async fn bad_edits_are_refused_with_the_fields_name_and_no_pod_is_asked() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let table: [(&[(&str, &[u8])], u16, &str, &str); 9] = [
+        (&[("prompt", b"a")], 400, "image", "missing_image"),
+        (&[("image", b"GIF89a"), ("prompt", b"a")], 400, "image", "invalid_image"),
+        (&[("image", PNG), ("image", PNG), ("prompt", b"a")], 400, "image", "invalid_value"),
+        (&[("image", PNG), ("mask", PNG), ("prompt", b"a")], 400, "mask", "unsupported_value"),
+        (&[("image", PNG), ("prompt", b"a"), ("n", b"two")], 400, "n", "invalid_type"),
+        (&[("image", PNG), ("prompt", b"a"), ("size", b"63x64")], 400, "size", "invalid_value"),
+        (&[("image", PNG), ("prompt", b"a"), ("steps", b"9")], 400, "steps", "invalid_value"),
+        (&[("image", PNG), ("prompt", b"a"), ("colour", b"red")], 400, "colour", "unknown_parameter"),
+        (&[("image", PNG), ("prompt", b"a"), ("model", b"sdxl")], 404, "model", "model_not_found"),
+    ];
+    for (fields, status, param, code) in table {
+        let (found, error) = error_of(send(&stage, form(fields)).send().await.unwrap()).await;
+        let found = (found, error["param"].as_str(), error["code"].as_str());
+        assert_eq!(found, (status, Some(param), Some(code)), "{error}");
+    }
+    let address = json!({"prompt": "a", "images": [{"image_url": "https://example.com/cat.png"}]});
+    let (status, error) = error_of(stage.post(PATH).json(&address).send().await.unwrap()).await;
+    assert_eq!((status, error["param"].as_str()), (400, Some("images[0].image_url")));
+    assert!(error["message"].as_str().unwrap().contains("no address is fetched"), "{error}");
+    assert!(pod.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_of_more_than_8_mebibytes_or_of_another_type_is_refused() {
+    let stage = Stage::new(&[]).await;
+    let large = form(&[("image", &[PNG, &vec![7; 8 << 20]].concat()), ("prompt", b"a")]);
+    let (status, error) = error_of(soon(send(&stage, large).send()).await.unwrap()).await;
+    assert_eq!((status, error["code"].as_str()), (413, Some("body_too_large")));
+    for kind in ["text/plain", "image/png", ""] {
+        let request = stage.post(PATH).header(header::CONTENT_TYPE, kind).body(PNG);
+        let (status, error) = error_of(request.send().await.unwrap()).await;
+        assert_eq!(status, 415, "{kind}");
+        assert!(error["message"].as_str().unwrap().contains("multipart/form-data or application/json"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn edits_beyond_the_memory_for_them_are_not_read_until_there_is_room() {
+    // 64 MiB: two pictures of 7 MiB are read (4 copies each), and kept as 10 MiB of JSON each.
+    let stage = Stage::new(&["--edit-memory-mib", "64", "--request-timeout", "30"]).await;
+    let picture = [PNG, &vec![7; 7 << 20]].concat();
+    let ask = |prompt: &str| {
+        let body = form(&[("image", &picture), ("prompt", prompt.as_bytes())]);
+        tokio::spawn(send(&stage, body).send())
+    };
+    let asked: Vec<_> = (0..8).map(|n| ask(&format!("edit {n}"))).collect();
+    // No pod yet: 10 MiB stay for each that waits, and another needs 28 to be read.
+    let waiting: Value = soon(async {
+        loop {
+            let text = stage.metrics();
+            let line = text.lines().find(|line| line.starts_with("easel_gateway_waiting ")).unwrap().to_owned();
+            let waiting: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            assert!(waiting <= 5, "{waiting} pictures are in memory");
+            if waiting >= 4 {
+                break json!(waiting);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let pod = stage.add_pod("a", []).await;
+    for asked in asked {
+        assert_eq!(soon(asked).await.unwrap().unwrap().status(), 200, "{waiting} waited");
+    }
+    assert_eq!(pod.calls().len(), 8);
+}
