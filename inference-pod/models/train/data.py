@@ -30,8 +30,8 @@ NOT_LEARNED = re.compile(r"o’clock|-thirty|facing right|Japanese|face with sym
 
 def fetch(work: Path, package: str, sha256: str) -> Path:
     """Packs one npm package into `work` unless it is there, and refuses any other bytes than those pinned."""
-    name, version = package.split("@")
-    path = work / f"{name}-{version}.tgz"
+    name, version = package.rsplit("@", 1)
+    path = work / f"{name.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not path.exists():
         subprocess.run(["npm", "pack", package, "--silent"], cwd=work, check=True)
     found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -74,6 +74,10 @@ def read_names(archive: Path) -> list[dict]:
         return json.load(tar.extractfile("package/en/data.json"))
 
 
+def learned(entry: dict, chosen: dict[str, list[str]]) -> bool:
+    return entry["label"] in chosen or entry["group"] in LEARNED_GROUPS and not NOT_LEARNED.search(entry["label"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for data, runs and checkpoints")
@@ -93,7 +97,7 @@ def main() -> None:
             "tags": [tag.lower() for tag in entry.get("tags") or []],
             "extra": [extra.lower() for extra in chosen.get(label, [])],
             "popular": label in chosen,
-            "learned": label in chosen or entry["group"] in LEARNED_GROUPS and not NOT_LEARNED.search(label),
+            "learned": learned(entry, chosen),
         })
     missing = set(chosen) - {e["label"] for e in read_names(names_tgz)}
     if missing:

@@ -1,4 +1,7 @@
-"""Writes the trained parts as one folder in the layout of diffusers' StableDiffusionPipeline, in fp16."""
+"""Writes the trained parts as one folder in the layout of diffusers' StableDiffusionPipeline, in fp16.
+
+With --epoch, that of the three kept ones; its steps and digest are entered into `../epochs.json`.
+"""
 
 import argparse
 import hashlib
@@ -13,22 +16,25 @@ from transformers import CLIPTextModel, CLIPTokenizer
 import architecture
 import captions
 import words
+from diffusion import EPOCHS
 
 LIMIT_BYTES = 16_000_000
 # Where the parts were read from is nobody's business.
 LEFT_OUT = ("_name_or_path", "is_local", "local_files_only")
 
 
-def assemble(work: Path, name: str) -> StableDiffusionPipeline:
+def assemble(work: Path, name: str) -> tuple[StableDiffusionPipeline, int]:
+    """The model of a checkpoint, and the checkpoint's step."""
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     text = architecture.text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     unet = architecture.unet()
     state = torch.load(work / f"{name}.pt", weights_only=True)
     text.load_state_dict(state["ema_text"])
     unet.load_state_dict(state["ema_unet"])
-    return StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(work / "vae"), text_encoder=text, tokenizer=tokenizer, unet=unet,
         scheduler=architecture.sampler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    return pipeline, state["step"]
 
 
 def tidy(folder: Path) -> None:
@@ -47,13 +53,22 @@ def digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def note(path: Path, epoch: str, step: int, found: str) -> None:
+    epochs = json.loads(path.read_text()) if path.exists() else {}
+    epochs[epoch] = {"step": step, "digest": f"sha256:{found}"}
+    path.write_text(json.dumps({name: epochs[name] for name in EPOCHS if name in epochs}, indent=2) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--name", default="diffusion", help="which checkpoint")
+    parser.add_argument("--epoch", choices=EPOCHS, help="which of those kept on the way, instead of the latest")
+    parser.add_argument("--epochs", type=Path, default=Path("../epochs.json"), help="where to enter the epoch's digest")
     args = parser.parse_args()
-    pipeline = assemble(args.work, args.name).to(torch.float16)
+    pipeline, step = assemble(args.work, f"{args.name}-{args.epoch}" if args.epoch else args.name)
+    pipeline.to(torch.float16)
     shutil.rmtree(args.out, ignore_errors=True)
     pipeline.save_pretrained(args.out, safe_serialization=True)
     words.write(args.out / "tokenizer", captions.Captions(captions.load_meta(args.work)).all())
@@ -61,7 +76,10 @@ def main() -> None:
     weights = sum(p.stat().st_size for p in args.out.rglob("*.safetensors"))
     for part in ("vae", "unet", "text_encoder"):
         print(f"{part}: {architecture.parameters(getattr(pipeline, part)) / 1e6:.2f} M parameters")
-    print(f"weights {weights / 1e6:.2f} MB\ndigest {digest(args.out)}")
+    found = digest(args.out)
+    print(f"step {step}\nweights {weights / 1e6:.2f} MB\ndigest {found}")
+    if args.epoch:
+        note(args.epochs, args.epoch, step, found)
     if weights > LIMIT_BYTES:
         raise SystemExit(f"more than {LIMIT_BYTES} bytes of weights")
 

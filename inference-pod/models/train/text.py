@@ -28,7 +28,7 @@ def thumbnails(work: Path, learned: list[int]) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=800)
     args = parser.parse_args()
     if (args.work / "text_encoder").exists():
         return

@@ -1,4 +1,4 @@
-"""What every training stage shares: two processes that average gradients, a clock that survives a restart, an EMA.
+"""What every training stage shares: two processes that average gradients, random numbers by step, a clock, an EMA.
 
 Two processes with one thread each beat one process with two threads by far when the cores are shared with other
 work: threads meet at every operator, processes once a step.
@@ -6,6 +6,7 @@ work: threads meet at every operator, processes once a step.
 
 import math
 import os
+import random
 import time
 from pathlib import Path
 
@@ -16,11 +17,34 @@ RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1
 
 
 def start(seed: int) -> None:
-    """Joins the other processes that torchrun started, and gives each its own random stream."""
+    """Joins the other processes that torchrun started, and gives each its own random stream.
+
+    Whatever computes the same sum in another order is refused, so that a run can be repeated to the bit; and bf16 is
+    left alone, which processors without it emulate ten times slower.
+    """
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
     if WORLD > 1:
         dist.init_process_group("gloo")
-        torch.set_num_threads(1)
     torch.manual_seed(seed * 1000 + RANK)
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Every random number of a step follows from (seed, step, rank): a resumed run draws what an unbroken one would."""
+    torch.manual_seed((seed * 1_000_000 + step) * 16 + RANK)
+    random.seed(f"{seed}/{step}/{RANK}")
+
+
+def shuffled(rows: list[int], seed: int, first: int, count: int) -> list[int]:
+    """Places first .. first + count of this process's endless walk over `rows`, each round in another order."""
+    walk, place = [], first
+    while len(walk) < count:
+        lap, at = divmod(place, len(rows))
+        order = random.Random(f"{seed}/{lap}/{RANK}").sample(rows, len(rows))
+        part = order[at : at + count - len(walk)]
+        walk += part
+        place += len(part)
+    return walk
 
 
 def same_weights(*modules: torch.nn.Module) -> None:
@@ -63,7 +87,7 @@ class Clock:
 
 
 def learning_rate(peak: float, step: int, progress: float, warmup: int = 100) -> float:
-    """Linear warm-up in steps, then a cosine down to 2 % in training time, since a shared machine's speed varies."""
+    """Linear warm-up in steps, then a cosine down to 2 % at progress 1."""
     return peak * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -46,11 +46,9 @@ def edges(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def loss_of(model: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[str, float]]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        posterior = model.encode(x).latent_dist
-        z = posterior.mean + posterior.std * torch.randn_like(posterior.mean)
-        y = model.decode(z).sample
-    y, mean, logvar = y.float(), posterior.mean.float(), posterior.logvar.float()
+    posterior = model.encode(x).latent_dist
+    mean, logvar = posterior.mean, posterior.logvar
+    y = model.decode(mean + posterior.std * torch.randn_like(mean)).sample
     mse = (y - x).square().mean()
     coarse = sum((F.avg_pool2d(y, k) - F.avg_pool2d(x, k)).abs().mean() for k in (2, 4, 8))
     edge = sum((a - b).abs().mean() for a, b in zip(edges(y), edges(x), strict=True))
@@ -126,10 +124,11 @@ def psnr(model: AutoencoderKL, latents: torch.Tensor, pictures: torch.Tensor) ->
     return torch.cat(qualities).mean().item()
 
 
-def finish(work: Path, model: AutoencoderKL) -> None:
+def finish(work: Path, model: AutoencoderKL, white: bool) -> None:
     pictures, popular = load_pictures(work, "popular")
     _, learned = load_pictures(work, "learned")
-    whiten(model, *encode(model, pictures[popular]))
+    if not white:
+        whiten(model, *encode(model, pictures[popular]))
     latents, noise = encode(model, pictures[learned])
     quality = psnr(model, latents, pictures[learned])
     spread = [round(s, 2) for s in latents.std((0, 2, 3)).tolist()]
@@ -145,11 +144,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--trained", type=Path, help="an exported one, to be used as it is")
     args = parser.parse_args()
     training.start(seed=1)
-    model = train(args.work, args.minutes)
+    if args.trained:
+        model = AutoencoderKL.from_pretrained(args.trained, torch_dtype=torch.float32).eval()
+    else:
+        model = train(args.work, args.minutes)
     if training.RANK == 0:
-        finish(args.work, model)
+        finish(args.work, model, white=args.trained is not None)
 
 
 if __name__ == "__main__":
