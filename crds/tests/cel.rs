@@ -96,38 +96,140 @@ fn the_devices_of_a_pool_stay_what_they_are() {
     check::<GpuPool>(&pool(), cases, Some(&pool()));
 }
 
+/// A Dedicated model with this checkpoint.
+fn checkpoint(fields: &Value) -> Value {
+    let mut model = with(model(), &json!({"spec": {"placement": "Dedicated"}}));
+    model["spec"]["checkpoint"] = fields.clone();
+    model
+}
+
+fn sha(of: char) -> String {
+    format!("sha256:{}", of.to_string().repeat(64))
+}
+
+fn check_checkpoints(cases: &[Case]) {
+    for (fields, words) in cases {
+        check::<ImageModel>(&checkpoint(fields), &[(json!({}), *words)], None);
+    }
+}
+
 #[test]
-fn every_rule_of_a_checkpoint_refuses_with_its_sentence() {
-    let uri = |uri: &str| json!({"spec": {"checkpoint": {"uri": uri}, "placement": "Dedicated"}});
-    let digest = |digest: &str| json!({"spec": {"checkpoint": {"digest": digest}}});
-    let place = "uri must start with file:/// (a folder of the inference image) or pvc:// (CLAIM/FOLDER of a \
-                 PersistentVolumeClaim)";
+fn every_form_of_a_uri_passes_and_what_is_none_is_refused_with_its_sentence() {
+    let place = "uri must start with file:/// (a folder of the inference image), pvc:// (CLAIM/FOLDER), image:// (an \
+                 image volume), oci:// (REGISTRY/REPOSITORY) or s3:// (BUCKET/PREFIX)";
     let claim = "a pvc uri is pvc://CLAIM/FOLDER, where CLAIM is the name of a PersistentVolumeClaim";
+    let reference = "an oci or image uri is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], such as \
+                     oci://registry.example/models/emoji@sha256:…";
+    let bucket = "an s3 uri is s3://BUCKET/PREFIX";
     let dots = "uri must not contain . or .. as a folder";
-    let hex = "digest must be sha256: and 64 hexadecimal digits in lower case";
-    let cases: &[Case] = &[
-        (uri("file:///models/emoji"), None),
-        (uri("oci://registry/emoji"), Some(place)),
-        (uri("file://models"), Some(place)),
-        (uri("pvc://weights/sdxl/v1.0"), None),
-        (uri("pvc://weights"), None),
-        (uri("pvc:///sdxl"), Some(claim)),
-        (uri("pvc://Weights/sdxl"), Some(claim)),
-        (uri("file:///models/v1..2"), None),
-        (uri("file:///models/../etc"), Some(dots)),
-        (uri("pvc://weights/./sdxl"), Some(dots)),
-        (digest(&format!("sha256:{}", "a1".repeat(32))), None),
-        (digest("sha256:0"), Some(hex)),
-        (digest(&format!("sha256:{}", "A1".repeat(32))), Some(hex)),
-        (
-            json!({"spec": {"checkpoint": {"uri": "pvc://weights/sdxl"}}}),
-            Some(
-                "a pvc:// checkpoint needs placement: Dedicated, because a volume claim is only visible in the model's \
-                 own namespace",
-            ),
-        ),
+    let cases = [
+        ("file:///models/emoji", None),
+        ("file:///models/v1..2", None),
+        ("pvc://weights/sdxl/v1.0", None),
+        ("pvc://weights", None),
+        ("oci://registry.example:5000/team/sd-1.5_x:v1.0", None),
+        ("s3://my.bucket/models/sdxl", None),
+        ("s3://bucket", None),
+        ("http://registry/emoji", Some(place)),
+        ("file://models", Some(place)),
+        ("pvc:///sdxl", Some(claim)),
+        ("pvc://Weights/sdxl", Some(claim)),
+        ("oci://registry.example", Some(reference)),
+        ("oci://registry.example/Upper", Some(reference)),
+        ("oci://me:pw@registry.example/m", Some(reference)),
+        ("s3://Bucket/m", Some(bucket)),
+        ("s3://bucket/m?x=1", Some(bucket)),
+        ("file:///models/../etc", Some(dots)),
+        ("pvc://weights/./sdxl", Some(dots)),
+        ("s3://bucket/..", Some(dots)),
     ];
-    check::<ImageModel>(&model(), cases, None);
+    let cases: Vec<Case> = cases.iter().map(|(uri, words)| (json!({"uri": uri, "digest": sha('a')}), *words)).collect();
+    check_checkpoints(&cases);
+}
+
+#[test]
+fn a_checkpoint_that_is_not_pinned_once_is_refused() {
+    let loose = "a checkpoint must be pinned: write its digest (in digest, or as @sha256:… in an oci uri), or say \
+                 resolveTag: true to pin the tag when it is applied";
+    let tag = "resolveTag is for an oci:// uri with a tag and without a digest";
+    let twice = "the uri carries the digest already; leave digest out";
+    let image = "an image:// checkpoint needs both: @sha256:… of the image in the uri, so that the node fetches no \
+                 other, and digest of the files in it";
+    let hex = "digest must be sha256: and 64 hexadecimal digits in lower case";
+    let pinned = |scheme: &str| format!("{scheme}://r.example/m:v1@{}", sha('b'));
+    check_checkpoints(&[
+        (json!({"uri": pinned("oci")}), None),
+        (json!({"uri": "oci://r.example/m:v1", "digest": sha('a')}), None),
+        (json!({"uri": "oci://r.example/m:v1", "resolveTag": true}), None),
+        (json!({"uri": pinned("image"), "digest": sha('a')}), None),
+        (json!({"uri": "oci://r.example/m:v1"}), Some(loose)),
+        (json!({"uri": "oci://r.example/m:v1", "resolveTag": false}), Some(loose)),
+        (json!({"uri": "s3://bucket/m"}), Some(loose)),
+        (json!({"uri": "s3://bucket/m", "digest": sha('a'), "resolveTag": true}), Some(tag)),
+        (json!({"uri": "oci://r.example/m:v1", "digest": sha('a'), "resolveTag": true}), Some(tag)),
+        (json!({"uri": pinned("oci"), "digest": sha('a')}), Some(twice)),
+        (json!({"uri": "image://r.example/m:v1", "digest": sha('a')}), Some(image)),
+        (json!({"uri": pinned("image")}), Some(image)),
+        (json!({"uri": "s3://bucket/m", "digest": "sha256:0"}), Some(hex)),
+        (json!({"uri": "s3://bucket/m", "digest": sha('A')}), Some(hex)),
+    ]);
+}
+
+#[test]
+fn what_does_not_belong_to_a_scheme_is_refused() {
+    let secret = "secretRef is for oci:// and s3:// checkpoints, which the pod fetches itself";
+    let url = "endpoint is a URL such as https://s3.example:9000";
+    let plain = "plainHttp is for oci:// checkpoints; write http:// in the endpoint of an s3:// one";
+    let beside = "the signatures of an oci:// checkpoint lie beside it in the registry; push them there";
+    let of = |uri: &str, fields: Value| with(json!({"uri": uri, "digest": sha('a')}), &fields);
+    let (oci, s3, file) = ("oci://r.example/m", "s3://bucket/m", "file:///models/m");
+    check_checkpoints(&[
+        (of(oci, json!({"secretRef": {"name": "s"}, "plainHttp": true})), None),
+        (
+            of(
+                s3,
+                json!({"secretRef": {"name": "s"}, "endpoint": "http://s3:9000", "region": "eu-1", "signature": "x"}),
+            ),
+            None,
+        ),
+        (of(file, json!({"signature": "x", "plainHttp": false})), None),
+        (of(file, json!({"secretRef": {"name": "s"}})), Some(secret)),
+        (of(oci, json!({"endpoint": "http://s3:9000"})), Some("endpoint is for s3:// checkpoints")),
+        (of(s3, json!({"endpoint": "s3:9000"})), Some(url)),
+        (of(s3, json!({"endpoint": "https://me:pw@s3.example"})), Some(url)),
+        (of(oci, json!({"region": "eu-1"})), Some("region is for s3:// checkpoints")),
+        (of(s3, json!({"plainHttp": true})), Some(plain)),
+        (of(oci, json!({"signature": "x"})), Some(beside)),
+    ]);
+}
+
+#[test]
+fn what_is_mounted_when_a_pod_starts_needs_dedicated_pods() {
+    let shared = |fields: Value| with(checkpoint(&fields), &json!({"spec": {"placement": "Shared"}}));
+    let claim = "a pvc:// checkpoint needs placement: Dedicated, because a volume claim is only visible in the model's \
+                 own namespace";
+    let image = "an image:// checkpoint needs placement: Dedicated, because an image is mounted when a pod starts";
+    let reference = format!("image://r.example/m@{}", sha('b'));
+    check::<ImageModel>(&shared(json!({"uri": "pvc://w/m", "digest": sha('a')})), &[(json!({}), Some(claim))], None);
+    check::<ImageModel>(&shared(json!({"uri": reference, "digest": sha('a')})), &[(json!({}), Some(image))], None);
+}
+
+#[test]
+fn a_cache_is_in_one_place_and_keys_are_keys() {
+    let both = "name hostPath or claimName, not both";
+    let key = "a public key is PEM and begins with -----BEGIN PUBLIC KEY-----, as in the cosign.pub that cosign writes";
+    let cache = |fields: Value| json!({"spec": {"cache": fields}});
+    let keys = |keys: &[&str]| json!({"spec": {"verification": {"publicKeys": keys}}});
+    let pem = "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n";
+    let cases: &[Case] = &[
+        (cache(json!({"size": "50Gi"})), None),
+        (cache(json!({"size": "50Gi", "hostPath": "/mnt/easel"})), None),
+        (cache(json!({"size": "50Gi", "hostPath": "/mnt/easel", "claimName": "c"})), Some(both)),
+        (cache(json!({"size": "0"})), Some("size must be more than 0 bytes, such as 50Gi")),
+        (keys(&[pem]), None),
+        (keys(&[pem, "MFkw"]), Some(key)),
+    ];
+    check::<GpuPool>(&pool(), cases, None);
 }
 
 #[test]

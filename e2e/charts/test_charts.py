@@ -69,6 +69,29 @@ class Charts(unittest.TestCase):
                 if "secrets" in rule["resources"]:
                     self.assertFalse({"list", "watch"} & set(rule["verbs"]), rule)
 
+    def test_secrets_can_be_read_by_name_and_events_be_written(self):
+        rules = [rule for role in of_kind(render(), "ClusterRole") for rule in role["rules"]]
+        verbs = {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+        self.assertLessEqual({"get"}, verbs["secrets"])
+        self.assertLessEqual({"create", "patch"}, verbs["events"])
+
+    def test_stores_are_told_to_the_operator_and_allowed_by_its_policy(self):
+        values = ("stores.egress[0].namespace=stores", "stores.egress[0].ports={5000,9000}",
+                  "stores.egress[1].cidr=10.0.0.0/8", "stores.egress[1].ports={443}")
+        for given, flags in (((), ["0.0.0.0/0=443", "::/0=443"]), (values, ["namespace/stores=5000,9000", "10.0.0.0/8=443"])):
+            objects = render(*given)
+            args = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"]
+            self.assertEqual([arg.split("=", 1)[1] for arg in args if arg.startswith("--store-egress")], flags)
+            egress = of_kind(objects, "NetworkPolicy")[0]["spec"]["egress"]
+            self.assertEqual(len(egress), 3 + len(flags))
+        self.assertEqual(egress[-2]["to"][0]["namespaceSelector"]["matchLabels"], {"kubernetes.io/metadata.name": "stores"})
+        self.assertEqual([port["port"] for port in egress[-2]["ports"]], [5000, 9000])
+
+    def test_a_store_without_address_or_port_is_refused(self):
+        for value in ("stores.egress[0].cidr=10.0.0.0/8", "stores.egress[0].ports={443}", "stores.egress[0].cidr=r.example"):
+            done = helm("template", "easel", str(paths.CHARTS / "easel"), "--set", value)
+            self.assertNotEqual(done.returncode, 0, value)
+
     def test_one_replica_has_no_disruption_budget_that_would_block_a_drain(self):
         self.assertEqual(of_kind(render("replicas=1"), "PodDisruptionBudget"), [])
         self.assertEqual(len(of_kind(render("replicas=2"), "PodDisruptionBudget")), 1)

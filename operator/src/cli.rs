@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::controller::Settings;
+use crate::controller::{Settings, StoreEgress};
 use crate::gateway::GatewayArgs;
 use crate::identity::RotationArgs;
 use crate::leader::LeaderArgs;
@@ -81,6 +81,9 @@ pub struct InferenceArgs {
     /// imagePullPolicy of inference pods
     #[arg(long, env = "EASEL_IMAGE_PULL_POLICY", default_value = "IfNotPresent", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
+    /// Where pods may fetch checkpoints: CIDR=PORT,… or namespace/NAME=PORT,…; may be given again
+    #[arg(long)]
+    pub store_egress: Vec<StoreEgress>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -98,8 +101,13 @@ pub struct CleanupArgs {
 
 impl RunArgs {
     pub fn settings(&self) -> Settings {
-        let InferenceArgs { inference_image, image_pull_policy } = self.inference.clone();
-        Settings { namespace: self.process.namespace.clone(), image: inference_image, pull_policy: image_pull_policy }
+        let InferenceArgs { inference_image, image_pull_policy, store_egress } = self.inference.clone();
+        Settings {
+            namespace: self.process.namespace.clone(),
+            image: inference_image,
+            pull_policy: image_pull_policy,
+            stores: store_egress,
+        }
     }
 
     /// An empty flag, as a template leaves it, is none.
@@ -130,9 +138,13 @@ mod tests {
             "--lease-seconds=6",
             "--renew-seconds=2",
             "--request-timeout=60",
+            "--store-egress=0.0.0.0/0=443",
+            "--store-egress=namespace/stores=5000,9000",
         ];
         let Command::Run(run) = Cli::try_parse_from(flags).unwrap().command else { panic!("run is run") };
         assert_eq!(run.gateway_url(), None);
         assert_eq!(run.settings().namespace, "easel");
+        let stores: Vec<String> = run.settings().stores.iter().map(ToString::to_string).collect();
+        assert_eq!(stores, ["0.0.0.0/0=443", "namespace/stores=5000,9000"]);
     }
 }

@@ -29,7 +29,7 @@ use tracing::{debug, warn};
 use crate::identity::Issuer;
 use crate::planning::Views;
 pub use apply::ApplyError;
-pub use build::Settings;
+pub use build::{Settings, StoreEgress};
 use memo::Memo;
 pub use pool::strip as strip_finalizer;
 use status::Written;

@@ -1,6 +1,7 @@
 //! Builds what a workload is in Kubernetes: Deployment, disruption budget, network policy. The `build` step: pure.
 //! Knows shapes and names; reads nothing and writes nothing.
 
+mod egress;
 mod template;
 mod volumes;
 
@@ -16,6 +17,7 @@ use super::shape::Shape;
 use crate::index::ENGINE_PORT;
 use crate::names::{LABEL_NAME, OPERATOR, Workload};
 use crate::wire::Volume;
+pub use egress::StoreEgress;
 
 /// Probes, for the kubelet.
 const PROBES_PORT: u16 = 8081;
@@ -30,6 +32,8 @@ pub struct Settings {
     pub namespace: String,
     pub image: String,
     pub pull_policy: String,
+    /// Where pods find checkpoints.
+    pub stores: Vec<StoreEgress>,
 }
 
 /// One workload as it shall be.
@@ -95,8 +99,8 @@ fn disruption(wanted: &Wanted) -> PodDisruptionBudget {
     }
 }
 
-/// In: the engine from the operator's pods only, probes and metrics from anywhere in the cluster. Out: nothing, since
-/// a checkpoint is in the image or in a volume that the node mounts.
+/// In: the engine from the operator's pods only, probes and metrics from anywhere in the cluster. Out: names, and the
+/// stores that the operator was told of; volumes are the node's to mount.
 fn network(wanted: &Wanted, settings: &Settings) -> NetworkPolicy {
     let labels = |key: &str, value: &str| LabelSelector {
         match_labels: Some([(key.to_owned(), value.to_owned())].into()),
@@ -115,7 +119,7 @@ fn network(wanted: &Wanted, settings: &Settings) -> NetworkPolicy {
             pod_selector: Some(selector(wanted)),
             policy_types: Some(vec!["Ingress".into(), "Egress".into()]),
             ingress: Some(vec![engine, open]),
-            egress: None,
+            egress: egress::rules(&settings.stores),
         }),
     }
 }

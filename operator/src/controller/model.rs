@@ -2,6 +2,7 @@
 //! Shared models live in a pool's pods, which are the pool's to make.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use easel_crds::ImageModel;
 use easel_crds::planner::{Invalid, model_id};
@@ -16,7 +17,7 @@ use kube::{Resource, ResourceExt};
 use super::apply::{apply, remove};
 use super::build::{Wanted, build};
 use super::shape::Shape;
-use super::status::model::Found;
+use super::status::model::{Found, Happening, happenings};
 use super::{ApplyError, Chain, Context, Error, Outcome, status};
 use crate::names::{Workload, split};
 use crate::planning::View;
@@ -112,5 +113,19 @@ async fn show(ctx: &Context, model: &ImageModel, fetched: &Fetched, found: &Foun
     let wanted = status::model::status(&shown, url, &ctx.settings.namespace, &before, Timestamp::now());
     let api = Api::namespaced(ctx.client.clone(), fetched.workload.namespace());
     let change = status::Change { there, wanted: &wanted, before: &before, conditions: &wanted.conditions };
-    status::write(ctx, model, api, change).await
+    let turned = status::write(ctx, model, api, change).await?;
+    for happening in happenings(&shown, &turned, there, &wanted) {
+        tell(ctx, model, &happening).await;
+    }
+    Ok(())
+}
+
+/// Once: the status that is read may be older than the one that was written, and it would seem to happen again.
+async fn tell(ctx: &Context, model: &ImageModel, Happening { reason, is_warning, note, of }: &Happening) {
+    let key = (*reason, model.namespace().unwrap_or_default(), model.name_any());
+    let (of, now) = (format!("{} {of}", model.uid().unwrap_or_default()), Instant::now());
+    if !ctx.memo.is_written(&key, &of, now) {
+        ctx.memo.remember(key, of, now);
+        status::publish(ctx, model, *is_warning, reason, note).await;
+    }
 }

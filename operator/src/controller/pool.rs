@@ -109,7 +109,7 @@ async fn show(ctx: &Context, pool: &GpuPool, fetched: &Fetched, found: &Found) -
     let before = ctx.written.before(pool.metadata.uid.as_deref(), conditions);
     let wanted = status::pool::status(&fetched.name, pool, &fetched.view, found, &before, Timestamp::now());
     let change = status::Change { there, wanted: &wanted, before: &before, conditions: &wanted.conditions };
-    status::write(ctx, pool, Api::all(ctx.client.clone()), change).await
+    status::write(ctx, pool, Api::all(ctx.client.clone()), change).await.map(drop)
 }
 
 /// Before the first replica exists, so that none can be left without its pool.

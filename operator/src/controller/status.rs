@@ -53,14 +53,20 @@ pub(super) struct Change<'a, S> {
     pub(super) conditions: &'a [Condition],
 }
 
-pub(super) async fn write<K, S>(ctx: &Context, object: &K, api: Api<K>, change: Change<'_, S>) -> Result<(), Error>
+/// What turned, for those who have more to say about it.
+pub(super) async fn write<K, S>(
+    ctx: &Context,
+    object: &K,
+    api: Api<K>,
+    change: Change<'_, S>,
+) -> Result<Vec<Condition>, Error>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
     S: Serialize + PartialEq,
 {
     let Change { there, wanted, before, conditions } = change;
     if there == Some(wanted) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let patch = json!({
         "apiVersion": K::api_version(&()), "kind": K::kind(&()),
@@ -70,14 +76,17 @@ where
     match api.patch_status(&object.name_any(), &params, &Patch::Apply(&patch)).await {
         Ok(_) => {}
         // Deleted in between: there is nobody to show it to.
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
         Err(error) => return Err(Error::Status(Box::new(error))),
     }
     ctx.written.remember(object.uid().as_deref(), conditions);
-    for turned in conditions.iter().filter(|condition| has_turned(before, condition)) {
-        publish(ctx, object, turned).await;
+    let turned: Vec<Condition> = conditions.iter().filter(|c| has_turned(before, c)).cloned().collect();
+    for turned in &turned {
+        let Condition { type_, status, reason, message, observed_generation: _, last_transition_time: _ } = turned;
+        let note = format!("{type_} is {status}: {message}");
+        publish(ctx, object, is_warning(status, reason), reason, &note).await;
     }
-    Ok(())
+    Ok(turned)
 }
 
 fn has_turned(before: &[Condition], now: &Condition) -> bool {
@@ -86,12 +95,14 @@ fn has_turned(before: &[Condition], now: &Condition) -> bool {
 }
 
 /// An event that can't be published is no reason to reconcile again.
-async fn publish<K: Resource<DynamicType = ()>>(ctx: &Context, object: &K, turned: &Condition) {
-    let Condition { type_, status, reason, message, observed_generation: _, last_transition_time: _ } = turned;
+pub(super) async fn publish<K>(ctx: &Context, object: &K, is_warning: bool, reason: &str, note: &str)
+where
+    K: Resource<DynamicType = ()>,
+{
     let event = Event {
-        type_: if is_warning(status, reason) { EventType::Warning } else { EventType::Normal },
-        reason: reason.clone(),
-        note: Some(shortened(&format!("{type_} is {status}: {message}"))),
+        type_: if is_warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.to_owned(),
+        note: Some(shortened(note)),
         action: "Reconcile".into(),
         secondary: None,
     };

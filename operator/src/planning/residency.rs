@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::index::snapshot;
-    use crate::stores::Secrets;
+    use crate::stores::{Contents, SecretKey, Secrets};
     use crate::testing::{model, observed, pool, report, shared_pod, with};
 
     fn held(observed: &Observed) -> BTreeMap<String, Vec<String>> {
@@ -157,6 +157,34 @@ mod tests {
         );
         let ready = held(&world(ModelState::Ready));
         assert_eq!((ready["easel-system/a"].len(), ready["easel-system/b"].len()), (0, 1));
+    }
+
+    #[test]
+    fn a_rotated_credential_is_told_and_only_to_those_that_hold_the_model() {
+        let named = json!({"uri": "s3://b/m", "digest": "d", "secretRef": {"name": "s"}});
+        let wanted = with(model("art", "m"), json!({"checkpoint": named}));
+        let pods = pods(ModelState::Loading);
+        let world = observed(&[pool("old"), pool("new")], &[wanted, model("art", "other")], &pods);
+        let snapshot = snapshot(&world, &BTreeMap::new());
+        let told = |secret: &str| {
+            let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", secret)];
+            let data = keys.map(|(key, value)| (key.to_owned(), value.as_bytes().to_vec())).into();
+            let key = SecretKey { namespace: "art".into(), name: "s".into() };
+            let secrets = Secrets { complete: true, read: [(key, Contents::Found(data))].into() };
+            desired(&world, &snapshot, &plan(&snapshot), &Known::new(&world, &secrets, Arc::default()))
+        };
+        let (first, then) = (told("one"), told("two"));
+        let holders = first.values().flatten().filter(|model| model.access.is_some()).count();
+        assert_eq!((holders, first == then), (1, false));
+        assert!(first.values().flatten().all(|model| model.access.is_none() || model.id.as_str() == "art/m"));
+        let accepted = |models: &Vec<DesiredModel>| Told {
+            generation: Generation { term: 1, sequence: 1 },
+            models: models.clone(),
+        };
+        let changed = first.iter().filter(|(id, models)| {
+            due(&report(1, 1, &[]), Some(&accepted(models)), &then[*id], Duration::ZERO) == Due::New
+        });
+        assert_eq!(changed.count(), 1);
     }
 
     #[test]

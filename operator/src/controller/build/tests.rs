@@ -5,7 +5,12 @@ use crate::names::LABEL_TEMPLATE;
 use crate::testing::{pool, with};
 
 fn settings() -> Settings {
-    Settings { namespace: "easel-system".into(), image: "easel-inference:1".into(), pull_policy: "IfNotPresent".into() }
+    Settings {
+        namespace: "easel-system".into(),
+        image: "easel-inference:1".into(),
+        pull_policy: "IfNotPresent".into(),
+        stores: vec!["0.0.0.0/0=443".parse().unwrap(), "namespace/stores=5000,9000".parse().unwrap()],
+    }
 }
 
 fn shared(spec: serde_json::Value) -> Wanted {
@@ -52,8 +57,15 @@ fn the_templates_digest_changes_with_the_template_and_with_nothing_else() {
     let same = template(&shared(json!({})));
     assert_eq!(template(&Wanted { replicas: 7, ..shared(json!({})) }), same);
     assert_eq!(template(&shared(json!({"price": {"usdPerHour": "9"}, "limits": {"replicas": 1}}))), same);
-    for spec in [json!({"memory": "3Gi"}), json!({"cpu": "2"}), json!({"image": "other"}), json!({"precision": "bf16"})]
-    {
+    for spec in [
+        json!({"memory": "3Gi"}),
+        json!({"cpu": "2"}),
+        json!({"image": "other"}),
+        json!({"precision": "bf16"}),
+        json!({"cache": {"size": "5Gi"}}),
+        json!({"cache": {"size": "2Gi", "hostPath": "/mnt/easel"}}),
+        json!({"verification": {"publicKeys": ["k"]}}),
+    ] {
         assert_ne!(template(&shared(spec.clone())), same, "{spec}");
     }
 }
@@ -65,4 +77,48 @@ fn every_label_of_the_selector_is_on_the_pods() {
         let labels = spec.template.metadata.unwrap().labels.unwrap();
         assert!(spec.selector.match_labels.unwrap().iter().all(|(key, value)| labels.get(key) == Some(value)));
     }
+}
+
+/// The volume of this name, and the folder that it is mounted as.
+fn volume(wanted: &Wanted, name: &str) -> (serde_json::Value, String) {
+    let pod = build(wanted, &settings()).deployment.spec.template.spec.unwrap();
+    let volume = pod.volumes.unwrap().into_iter().find(|volume| volume.name == name).unwrap();
+    let mounts = pod.containers[0].volume_mounts.clone().unwrap();
+    let mut volume = serde_json::to_value(volume).unwrap();
+    volume.as_object_mut().unwrap().remove("name");
+    (volume, mounts.into_iter().find(|mount| mount.name == name).unwrap().mount_path)
+}
+
+#[test]
+fn a_cache_is_the_nodes_or_the_claims_or_the_pods_own_with_room_to_spare() {
+    let of = |wanted: &Wanted| volume(wanted, "cache").0;
+    let own = json!({"emptyDir": {"sizeLimit": "2112Mi"}});
+    let host = json!({"hostPath": {"path": "/mnt/easel", "type": "DirectoryOrCreate"}});
+    let (node, claim) = (json!({"size": "2Gi", "hostPath": "/mnt/easel"}), json!({"size": "2Gi", "claimName": "c"}));
+    let (node, claim) = (shared(json!({"cache": node})), shared(json!({"cache": claim})));
+    assert_eq!((of(&shared(json!({}))), of(&node)), (own.clone(), host.clone()));
+    assert_eq!(of(&claim), json!({"persistentVolumeClaim": {"claimName": "c"}}));
+    let elsewhere = |wanted: Wanted| Wanted { workload: dedicated("w").workload, ..wanted };
+    assert_eq!((of(&elsewhere(claim)), of(&elsewhere(node))), (own, host), "a claim is not seen in other namespaces");
+}
+
+#[test]
+fn an_image_is_mounted_by_the_name_of_its_model_and_pulled_by_the_node() {
+    let image = Volume::Image { name: "m".into(), reference: "r.example/m@sha256:0".into() };
+    let wanted = Wanted { volume: Some(image), ..dedicated("w") };
+    let expected = json!({"image": {"reference": "r.example/m@sha256:0", "pullPolicy": "IfNotPresent"}});
+    assert_eq!(volume(&wanted, "checkpoint"), (expected, "/images/m".into()));
+}
+
+#[test]
+fn the_keys_of_a_pool_are_told_to_all_of_its_pods() {
+    let keys = json!({"verification": {"publicKeys": ["a", "b"]}});
+    let env =
+        |wanted: &Wanted| build(wanted, &settings()).deployment.spec.template.spec.unwrap().containers[0].env.clone();
+    let elsewhere = Wanted { workload: dedicated("w").workload, ..shared(keys.clone()) };
+    for wanted in [shared(keys), elsewhere] {
+        let found = env(&wanted).unwrap();
+        assert_eq!((&*found[0].name, found[0].value.as_deref()), ("EASEL_VERIFICATION_KEYS", Some("a\nb\n")));
+    }
+    assert_eq!(env(&shared(json!({}))), None);
 }

@@ -2,6 +2,7 @@
 //! Every condition says what, why and how to mend it.
 
 mod checkpoint;
+mod happenings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,6 +18,7 @@ use k8s_openapi::jiff::Timestamp;
 use super::conditions::{Finding, Is, ready, render};
 use crate::names::{LABEL_WORKLOAD, Workload, split};
 use crate::planning::View;
+pub(crate) use happenings::{Happening, happenings};
 
 /// What this reconcile found.
 #[derive(Clone, Debug, Default)]

@@ -15,7 +15,7 @@ use crate::stores::{Credential, Tag};
 
 /// A status is written at most once for each such part of a fetch: it is no progress bar.
 const STEPS: u64 = 20;
-const MB: u64 = 1_000_000;
+pub(super) const MB: u64 = 1_000_000;
 
 /// The digest of the spec's checkpoint. What the controller's own watch has not brought yet, the index may know.
 pub(super) fn digest(shown: &Shown<'_>) -> Option<String> {
@@ -186,7 +186,7 @@ fn verifying(id: &ModelId, digest: &str, view: &View) -> Option<Finding> {
 }
 
 /// What pods say of the model at this digest.
-fn said<'a>(
+pub(super) fn said<'a>(
     id: &'a ModelId,
     digest: &'a str,
     view: &'a View,
