@@ -1,4 +1,4 @@
-//! Stable Diffusion 1/2 and its editing kind, InstructPix2Pix: prompt to embeddings, steps with guidance, latents to
+//! Stable Diffusion 1/2 and its editing kind, `InstructPix2Pix`: prompt to embeddings, steps with guidance, latents to
 //! pixels.
 //! Knows the parts by their forward functions; does not know which request waits or who asked.
 

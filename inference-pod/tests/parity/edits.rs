@@ -1,4 +1,4 @@
-//! InstructPix2Pix: the VAE's encoder, a `UNet` that sees the picture, whole edits, and what they refuse.
+//! `InstructPix2Pix`: the VAE's encoder, a `UNet` that sees the picture, whole edits, and what they refuse.
 
 use std::sync::Arc;
 

@@ -11,8 +11,10 @@ use crate::stage::{Stage, error_of, soon};
 const PATH: &str = "/v1/images/edits";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n what a pod would decode";
 
-fn form(fields: &[(&str, &[u8])]) -> Vec<u8> {
-    let part = |(name, content): &(&str, &[u8])| {
+type Part<'a> = (&'a str, &'a [u8]);
+
+fn form(fields: &[Part]) -> Vec<u8> {
+    let part = |(name, content): &Part| {
         let file = if name.starts_with("image") { "; filename=\"a.png\"" } else { "" };
         let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
         [head.as_bytes(), content, b"\r\n"].concat()
@@ -78,7 +80,7 @@ async fn an_edit_whose_pod_dies_is_drawn_by_the_next_with_the_same_picture_and_s
 async fn bad_edits_are_refused_with_the_fields_name_and_no_pod_is_asked() {
     let stage = Stage::new(&[]).await;
     let pod = stage.add_pod("a", []).await;
-    let table: [(&[(&str, &[u8])], u16, &str, &str); 9] = [
+    let table: [(&[Part], u16, &str, &str); 9] = [
         (&[("prompt", b"a")], 400, "image", "missing_image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], 400, "image", "invalid_image"),
         (&[("image", PNG), ("image", PNG), ("prompt", b"a")], 400, "image", "invalid_value"),

@@ -1,6 +1,8 @@
 //! Reads bytes of files into tensors: each byte once, in the files' order, by a few threads.
 //! Knows dtypes and devices; does not know keys or models.
 
+#![allow(clippy::cast_possible_wrap, reason = "bytes and elements of a tensor, which libtorch counts in i64")]
+
 use std::os::fd::AsRawFd;
 use std::sync::{Mutex, PoisonError};
 

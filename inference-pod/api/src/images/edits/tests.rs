@@ -6,6 +6,8 @@ use crate::images::SamplerKind;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n rest";
 
+type Part<'a> = (&'a str, &'a [u8]);
+
 fn now<T>(future: impl Future<Output = T>) -> T {
     futures::FutureExt::now_or_never(future).expect("nothing to wait for")
 }
@@ -20,7 +22,7 @@ fn part(name: &str, content: &[u8]) -> Vec<u8> {
     [head.as_bytes(), content, b"\r\n"].concat()
 }
 
-fn form(parts: &[(&str, &[u8])]) -> Result<EditRequest, ApiError> {
+fn form(parts: &[Part]) -> Result<EditRequest, ApiError> {
     let mut body: Vec<u8> = parts.iter().flat_map(|(name, content)| part(name, content)).collect();
     body.extend_from_slice(b"--b--\r\n");
     let request = now(EditRequest::read("multipart/form-data; boundary=b", body.into()))?;
@@ -71,7 +73,7 @@ fn an_edit_is_resolved_as_a_generation_is() {
 
 #[test]
 fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
-    let cases: [(&[(&str, &[u8])], &str); 12] = [
+    let cases: [(&[Part], &str); 12] = [
         (&[("prompt", b"a")], "image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], "image"),
         (&[("image", b""), ("prompt", b"a")], "image"),
