@@ -1,15 +1,15 @@
 //! Which models shall be resident, which are, and what to load next.
 //! Owns the loaded pipelines; does not compute with them, and loads nothing itself.
 
+mod slot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{
-    Access, Checkpoint, DesiredModel, Generation, MemoryReport, ModelId, ModelReport, ModelState, RefusalReason,
-    Residency, Source,
+    Checkpoint, DesiredModel, Generation, MemoryReport, ModelId, ModelReport, ModelState, RefusalReason, Residency,
 };
 use easel_checkpoints::{Held, Refusal};
-use tokio_util::sync::CancellationToken;
 
 use super::fetching::FetchOrder;
 use super::load::{Event, Failure, News, Order, Ready};
@@ -18,6 +18,7 @@ use super::step_times::StepTimes;
 use super::{ResidencyError, Served};
 use crate::pipeline::Pipeline;
 use crate::scheduler::PipelineId;
+use slot::{InFlight, Next, Slot, not_begun};
 
 /// A pipeline in memory. It retires when no slot serves with it and no request draws with it.
 pub(super) struct Loaded<P> {
@@ -29,41 +30,6 @@ pub(super) struct Loaded<P> {
     _held: Option<Held>,
     /// At the model's default size.
     pub(super) steps: StepTimes,
-}
-
-/// One desired model.
-struct Slot {
-    desired: DesiredModel,
-    /// Of the desired checkpoint. A refusal stays until the next try has come as far as to say more.
-    state: ModelState,
-    next: Next,
-    /// Refusals in a row.
-    failures: u32,
-    /// Who draws: the desired checkpoint, or the former one until that is ready.
-    serving: Option<PipelineId>,
-    /// Did not fit while others were about to leave; is tried again when they have left.
-    deferred: bool,
-}
-
-/// What is to be done for a slot.
-#[derive(Debug)]
-enum Next {
-    /// Fetch it, or load it if it is a folder.
-    Begin,
-    Load(Held),
-    /// Begin, at this time.
-    Retry(Instant),
-    /// It is ready, refused for good, or somebody is at it.
-    Nothing,
-}
-
-/// A fetch or a load that somebody is at.
-struct InFlight {
-    ticket: u64,
-    model: ModelId,
-    checkpoint: Checkpoint,
-    access: Option<Access>,
-    unwanted: CancellationToken,
 }
 
 /// At once; each may fill the network, and more would only share it.
@@ -366,56 +332,5 @@ impl<P: Pipeline> Residents<P> {
             Some((id, Served { defaults, limits, digest: loaded.checkpoint.digest.clone() }))
         };
         self.slots.iter().filter_map(served).collect()
-    }
-}
-
-impl InFlight {
-    fn new(ticket: u64, desired: &DesiredModel) -> Self {
-        let DesiredModel { id, checkpoint, access, defaults: _, limits: _ } = desired.clone();
-        Self { ticket, model: id, checkpoint, access, unwanted: CancellationToken::new() }
-    }
-
-    fn is_of(&self, desired: &DesiredModel) -> bool {
-        (&self.model, &self.checkpoint) == (&desired.id, &desired.checkpoint)
-    }
-
-    fn is_wanted(&self) -> bool {
-        !self.unwanted.is_cancelled()
-    }
-}
-
-impl Slot {
-    fn is_remote(&self) -> bool {
-        match self.desired.checkpoint.source {
-            Source::Folder { .. } => false,
-            Source::Oci { .. } | Source::S3 { .. } => true,
-        }
-    }
-
-    fn begins(&self, now: Instant) -> bool {
-        match self.next {
-            Next::Begin => true,
-            Next::Retry(at) => at <= now,
-            Next::Load(_) | Next::Nothing => false,
-        }
-    }
-}
-
-impl Next {
-    /// For the same checkpoint in a newer residency.
-    fn resumed(self) -> Self {
-        match self {
-            Self::Load(held) => Self::Load(held),
-            Self::Begin | Self::Retry(_) | Self::Nothing => Self::Begin,
-        }
-    }
-}
-
-fn not_begun(source: &Source) -> ModelState {
-    match source {
-        Source::Folder { .. } => ModelState::Verifying { done_bytes: 0, total_bytes: 0 },
-        Source::Oci { .. } | Source::S3 { .. } => {
-            ModelState::Fetching { done_bytes: 0, total_bytes: 0, seconds_left: None }
-        }
     }
 }
