@@ -184,13 +184,12 @@ pub(crate) fn hash_files(
         loop {
             match inbox.recv_timeout(PROGRESS_EVERY) {
                 Ok((file, Ok(Some(hash)))) => hashes[file] = hash,
-                Ok((_, Ok(None))) => {} // stopped
+                Ok((_, Ok(None))) | Err(RecvTimeoutError::Timeout) => {} // stopped, or nothing new
                 Ok((_, Err(error))) => {
                     stop.store(true, Ordering::Relaxed);
                     next.store(files.len(), Ordering::Relaxed);
                     return Err(error);
                 }
-                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if !stop.load(Ordering::Relaxed) && !progress(done.load(Ordering::Relaxed), total) {

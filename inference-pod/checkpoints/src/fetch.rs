@@ -187,10 +187,10 @@ async fn prove(cache: &Arc<Cache>, digest: &Digest, progress: &Arc<Progress>) ->
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let (cache, digest, progress, flag) = (cache.clone(), *digest, progress.clone(), wanted.0.clone());
     let proved = blocking(move || {
-        cache.prove(&digest, |done, total| {
+        Ok(cache.prove(&digest, |done, total| {
             progress.verifying(done, total);
             flag.load(Ordering::Relaxed)
-        })
+        }))
     });
     let proved = proved.await.map_err(|error| unwritable(&error));
     drop(wanted);

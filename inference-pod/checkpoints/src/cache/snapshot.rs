@@ -97,25 +97,25 @@ impl Cache {
     }
 
     /// Hashes a snapshot, if there is one. The caller has a pin.
-    pub(crate) fn prove(&self, of: &Digest, progress: impl FnMut(u64, u64) -> bool) -> io::Result<Whole> {
+    pub(crate) fn prove(&self, of: &Digest, progress: impl FnMut(u64, u64) -> bool) -> Whole {
         let snapshot = self.snapshot_path(of);
         let folder = snapshot.join("files");
         let Some(proof) = self.proof(of) else {
-            return Ok(if snapshot.exists() { Whole::Spoilt } else { Whole::Absent });
+            return if snapshot.exists() { Whole::Spoilt } else { Whole::Absent };
         };
-        let Some(named) = proof.files().filter(|_| Digest::of(proof.bytes()) == *of) else { return Ok(Whole::Spoilt) };
-        let Ok(listing) = Listing::read_all(&folder) else { return Ok(Whole::Spoilt) };
+        let Some(named) = proof.files().filter(|_| Digest::of(proof.bytes()) == *of) else { return Whole::Spoilt };
+        let Ok(listing) = Listing::read_all(&folder) else { return Whole::Spoilt };
         let files: Vec<_> = listing.files().map(|(path, bytes)| (path.to_vec(), bytes)).collect();
         if !files.iter().map(|(path, _)| path).eq(named.keys()) {
-            return Ok(Whole::Spoilt);
+            return Whole::Spoilt;
         }
         match digest::hash_files(&folder, &files, progress) {
             Ok(Some(hashes)) if hashes.iter().eq(named.values()) => {
                 let weight_bytes = layout::weight_bytes(listing.files());
-                Ok(Whole::Proved(folder, Verified { total_bytes: listing.total_bytes(), weight_bytes }))
+                Whole::Proved(folder, Verified { total_bytes: listing.total_bytes(), weight_bytes })
             }
-            Ok(Some(_)) | Err(_) => Ok(Whole::Spoilt),
-            Ok(None) => Ok(Whole::Cancelled),
+            Ok(Some(_)) | Err(_) => Whole::Spoilt,
+            Ok(None) => Whole::Cancelled,
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Repository {
     open: std::sync::atomic::AtomicBool,
     auth: RegistryAuth,
     registry: String,
-    repository: String,
+    name: String,
 }
 
 impl Repository {
@@ -41,12 +41,12 @@ impl Repository {
             open: false.into(),
             auth,
             registry: place.registry.to_owned(),
-            repository: place.repository.to_owned(),
+            name: place.repository.to_owned(),
         })
     }
 
     fn reference(&self, digest: String) -> Reference {
-        Reference::with_digest(self.registry.clone(), self.repository.clone(), digest)
+        Reference::with_digest(self.registry.clone(), self.name.clone(), digest)
     }
 
     /// Asks for a token now, so that a refused credential is told from a registry that is away.

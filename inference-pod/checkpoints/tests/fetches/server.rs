@@ -1,6 +1,7 @@
 //! A fake registry and a fake bucket: one server that speaks as much of both protocols as a fetch needs, and has faults.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -122,7 +123,7 @@ impl Server {
         let whole = bytes.len();
         let Some(range) = range.filter(|_| !faults.no_ranges) else {
             let told = [(header::CONTENT_LENGTH, whole.to_string())];
-            return (StatusCode::OK, told, etag(&bytes), self.body(bytes, faults)).into_response();
+            return (StatusCode::OK, told, etag(&bytes), self.body(&bytes, &faults)).into_response();
         };
         let (start, end) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         let (start, end): (usize, usize) = (start.parse().unwrap(), end.parse().unwrap());
@@ -134,13 +135,13 @@ impl Server {
             (header::CONTENT_RANGE, format!("bytes {start}-{end}/{whole}")),
             (header::CONTENT_LENGTH, (end + 1 - start).to_string()),
         ];
-        let body = self.body(bytes[start..=end].to_vec(), faults);
+        let body = self.body(&bytes[start..=end], &faults);
         (StatusCode::PARTIAL_CONTENT, told, etag(&bytes), body).into_response()
     }
 
     /// In small pieces, so that a break is in the middle.
-    fn body(&self, bytes: Vec<u8>, faults: Faults) -> Body {
-        let server = self.clone();
+    fn body(&self, bytes: &[u8], faults: &Faults) -> Body {
+        let (server, faults) = (self.clone(), faults.clone());
         let pieces: Vec<Bytes> = bytes.chunks(1000).map(Bytes::copy_from_slice).collect();
         let mut sent = 0;
         Body::from_stream(futures::stream::iter(pieces).then(move |piece| {
@@ -220,9 +221,11 @@ async fn list(State(server): State<Server>, uri: Uri, headers: HeaderMap) -> Res
         let [(_, tag), _] = etag(bytes);
         let tag = tag.replace('"', "&quot;");
         let size = bytes.len();
-        xml += &format!(
+        write!(
+            xml,
             "<Contents><Key>{key}</Key><LastModified>2026-11-23T12:00:00.000Z</LastModified><ETag>{tag}</ETag><Size>{size}</Size></Contents>"
-        );
+        )
+        .unwrap();
     }
     (xml + "</ListBucketResult>").into_response()
 }
