@@ -37,4 +37,7 @@ digest: ## print the digest of the default checkpoint
 soak: ## draw for SECONDS (default 600) on the running cluster while pods and leaders are killed, seeded by SEED
 	@$(PYTHON) e2e/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
-.PHONY: help up stores down test test-quick deps generate images digest soak
+bench-load: ## pull, verify and load 1 GB beside peers (ROUNDS=5); the peers' Python environment has 5 GB
+	@$(PYTHON) e2e/bench/load.py --rounds $(or $(ROUNDS),5)
+
+.PHONY: help up stores down test test-quick deps generate images digest soak bench-load

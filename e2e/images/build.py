@@ -16,6 +16,8 @@ from onenode.progress import Failure  # noqa: E402
 
 LIBTORCH = "/opt/libtorch"
 MODEL = "/models/emoji"
+# As in the Dockerfiles: public registries and buckets are trusted by the list of authorities that the machine has.
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 LABELS = {"org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.title": "Easel"}
 
 
@@ -25,15 +27,19 @@ def program(binary: Path, name: str, search: tuple[Path, ...] = ()) -> tuple[Lay
     return libraries, Layer("binary", (File(binary, f"/usr/local/bin/{name}", 0o755),), compression=1)
 
 
+def authorities() -> Layer:
+    return Layer("authorities", (File(AUTHORITIES, str(AUTHORITIES), 0o644),))
+
+
 def operator(binary: Path, tag: str) -> Image:
     return Image(f"localhost/easel-operator:{tag}", ("/usr/local/bin/easel-operator",),
-                 (oci_image.base_layer(), *program(binary, "easel-operator")), labels=LABELS)
+                 (oci_image.base_layer(), authorities(), *program(binary, "easel-operator")), labels=LABELS)
 
 
 def inference(binary: Path, libtorch: Path | None, models: Path | None, tag: str) -> Image:
     search = (libtorch / "lib",) if libtorch else ()
     libraries, executable = program(binary, "easel-inference", search)
-    layers, env = [oci_image.base_layer(), libraries], {}
+    layers, env = [oci_image.base_layer(), authorities(), libraries], {}
     if libtorch:
         # Half a gigabyte that changes once a year: the least compression packs it in seconds and costs a tenth in size.
         files = tuple(File(libtorch / part, f"{LIBTORCH}/{part}") for part in ("lib", "licenses") if (libtorch / part).is_dir())
@@ -43,7 +49,7 @@ def inference(binary: Path, libtorch: Path | None, models: Path | None, tag: str
         env["OMP_WAIT_POLICY"] = "PASSIVE"
     if models:
         layers.append(Layer("models", (File(models, MODEL, 0o644),), compression=1))
-    layers += [Layer("folders", (Folder("/cache", 0o755, oci_image.NONROOT),)), executable]
+    layers += [Layer("folders", (Folder("/var/cache/easel", 0o755, oci_image.NONROOT),)), executable]
     return Image(f"localhost/easel-inference:{tag}", ("/usr/local/bin/easel-inference",), tuple(layers), env=env, labels=LABELS)
 
 

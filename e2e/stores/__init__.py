@@ -2,3 +2,5 @@
 
 It must not know what Easel is.
 """
+
+from easel import paths  # noqa: F401  (puts the cluster's package, `onenode`, into the path)

@@ -61,7 +61,7 @@ def docker_config(folder: Path, password: str) -> None:
 
 def docker_auths(password: str) -> dict:
     entry = {"auth": base64.b64encode(f"{read().username}:{password}".encode()).decode()}
-    return {"auths": {host: entry for host in (places.HOST_REGISTRY, places.REGISTRY, places.SLOW, places.PLAIN)}}
+    return {"auths": {host: entry for host in (places.HOST_REGISTRY, places.REGISTRY, places.SLOW, places.PLAIN, places.DIRECT_PLAIN)}}
 
 
 def registry_secret(name: str, username: str | None = None, password: str | None = None) -> dict:

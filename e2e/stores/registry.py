@@ -54,9 +54,13 @@ def largest_layer(digest: str) -> str:
     return max(manifest(digest)["layers"], key=lambda layer: layer["size"])["digest"]
 
 
-def forget(repository: str) -> None:
-    """The repository is as if it had never been pushed; blobs stay."""
-    subprocess.run(["rm", "-rf", places.REGISTRY_DATA / "docker/registry/v2/repositories" / repository], check=True)
+def hide(repository: str):
+    """The repository is as if it had never been pushed, until the function that this returns is called."""
+    shown = places.REGISTRY_DATA / "docker/registry/v2/repositories" / repository
+    hidden = shown.with_name(f"{shown.name}.hidden")
+    subprocess.run(["rm", "-rf", hidden], check=True)
+    shown.rename(hidden)
+    return lambda: hidden.rename(shown) and None
 
 
 def link(repository: str, kind: str, digest: str) -> None:
@@ -68,5 +72,15 @@ def link(repository: str, kind: str, digest: str) -> None:
 
 def requests(cluster: Cluster, repository: str) -> list[str]:
     """Paths of all blobs of a repository that were asked for with GET, once a request, since the registry's pod started."""
+    return [path for path, _ in _log(cluster, repository)]
+
+
+def sent(cluster: Cluster, repository: str) -> int:
+    """Bytes of its blobs that went out since the registry's pod started."""
+    return sum(count for _, count in _log(cluster, repository))
+
+
+def _log(cluster: Cluster, repository: str) -> list[tuple[str, int]]:
     log = cluster.kubectl("-n", places.NAMESPACE, "logs", "deployment/registry", "--all-containers", "--tail=-1")
-    return re.findall(rf'"GET (/v2/{re.escape(repository)}/blobs/[^ "]+) HTTP', log)
+    found = re.findall(rf'"GET (/v2/{re.escape(repository)}/blobs/[^ "]+) HTTP[^"]*" \d+ (\d+)', log)
+    return [(path, int(count)) for path, count in found]
