@@ -104,12 +104,12 @@ pub struct Checkpoint {
     #[x_kube(validation = Rule::new("self.matches('^sha256:[0-9a-f]{64}$')").message("digest must be sha256: and 64 hexadecimal digits in lower case"))]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
-    /// Pin the tag of an oci:// uri (`latest` if it has none) to what it names when the uri is first seen. The digest stands in
-    /// `status.checkpoint`; a tag that moves later changes nothing.
+    /// Pin the tag of an `oci://` uri (`latest` if it has none) to what it names when the uri is first seen. The digest
+    /// stands in `status.checkpoint`; a tag that moves later changes nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resolve_tag: bool,
-    /// A Secret in the model's namespace. For oci://: of type `kubernetes.io/dockerconfigjson`, or with `username` and
-    /// `password`. For s3://: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_SESSION_TOKEN` if there is one.
+    /// A Secret in the model's namespace. For `oci://`: of type `kubernetes.io/dockerconfigjson`, or with `username` and
+    /// `password`. For `s3://`: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, and `AWS_SESSION_TOKEN` if there is one.
     /// `ca.crt` is trusted for the store's certificate. Read again every 20 seconds, so a rotated credential reaches
     /// the pods by itself. For image:// the node pulls, with the pull secrets of the namespace's default service account.
     #[serde(default, skip_serializing_if = "Option::is_none")]

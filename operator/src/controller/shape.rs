@@ -107,7 +107,7 @@ fn read_cache(cache: &easel_crds::Cache) -> Result<Cache, Invalid> {
 /// One PEM text of all.
 fn keys(verification: &Verification) -> String {
     let Verification { public_keys } = verification;
-    public_keys.iter().map(|key| format!("{}\n", key.trim())).collect()
+    public_keys.iter().flat_map(|key| [key.trim(), "\n"]).collect()
 }
 
 #[cfg(test)]

@@ -76,7 +76,7 @@ impl Lead {
             let (views, shown) = watch::channel(None);
             let ((secrets, read), (tags, resolved)) = (watch::channel(Arc::default()), watch::channel(Arc::default()));
             let reader = SecretsReader { client: self.client.clone(), observed: self.observed.clone(), secrets };
-            let resolver = TagResolver { observed: self.observed.clone(), secrets: read.clone(), tags };
+            let tag_resolver = TagResolver { observed: self.observed.clone(), secrets: read.clone(), tags };
             let planning = Planning {
                 term,
                 observed: self.observed.clone(),
@@ -96,7 +96,7 @@ impl Lead {
                 self.recorder(),
                 self.metrics.controller.clone(),
             );
-            let asking = async { tokio::join!(reader.run(), resolver.run()) };
+            let asking = async { tokio::join!(reader.run(), tag_resolver.run()) };
             tokio::join!(asking, planning.run(), controller::run(Arc::new(context)));
         };
         tokio::select! {

@@ -62,8 +62,10 @@ fn read(source: &Source, data: &BTreeMap<String, Vec<u8>>) -> Result<Access, Str
         return Err(format!("has a {CA} that is no PEM certificate; put the authority's certificate there"));
     }
     let found = match source {
-        Source::Oci { registry, repository, plain_http: _ } => registry_access(data, registry, repository, &ca)?,
-        Source::S3 { .. } => s3_access(data, &ca)?,
+        Source::Oci { registry, repository, plain_http: _ } => {
+            registry_access(data, registry, repository, ca.as_ref())?
+        }
+        Source::S3 { .. } => s3_access(data, ca.as_ref())?,
         Source::Folder { path: _ } => None,
     };
     let known = match source {
@@ -78,20 +80,20 @@ fn registry_access(
     data: &BTreeMap<String, Vec<u8>>,
     registry: &str,
     repository: &str,
-    ca: &Option<String>,
+    ca: Option<&String>,
 ) -> Result<Option<Access>, String> {
     let login = match text(data, DOCKER_CONFIG)? {
         Some(config) => Some(docker_config::login(&config, registry, repository)?),
         None => both(data, USERNAME, PASSWORD)?,
     };
-    let access = |(username, password)| Access::Registry { username, password: Secret(password), ca: ca.clone() };
+    let access = |(username, password)| Access::Registry { username, password: Secret(password), ca: ca.cloned() };
     Ok(login.map(access))
 }
 
-fn s3_access(data: &BTreeMap<String, Vec<u8>>, ca: &Option<String>) -> Result<Option<Access>, String> {
+fn s3_access(data: &BTreeMap<String, Vec<u8>>, ca: Option<&String>) -> Result<Option<Access>, String> {
     let Some((access_key_id, secret)) = both(data, KEY_ID, SECRET_KEY)? else { return Ok(None) };
     let session_token = text(data, SESSION_TOKEN)?.map(Secret);
-    Ok(Some(Access::S3 { access_key_id, secret_access_key: Secret(secret), session_token, ca: ca.clone() }))
+    Ok(Some(Access::S3 { access_key_id, secret_access_key: Secret(secret), session_token, ca: ca.cloned() }))
 }
 
 /// Two keys that are of no use without each other.

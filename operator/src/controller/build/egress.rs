@@ -1,5 +1,5 @@
 //! Where pods and operator may go for checkpoints, as the chart's values say it.
-//! Parses the flag and makes rules of a NetworkPolicy of it; knows no store.
+//! Parses the flag and makes rules of a `NetworkPolicy` of it; knows no store.
 
 use std::fmt;
 use std::net::IpAddr;

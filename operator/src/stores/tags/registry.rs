@@ -94,8 +94,9 @@ fn kind(error: &OciDistributionError) -> Reason {
         AuthenticationFailure, ImageManifestNotFoundError, RegistryError, ServerError, UnauthorizedError,
     };
     match error {
-        AuthenticationFailure(_) | UnauthorizedError { url: _ } => Reason::Unauthorized,
-        ServerError { code: 401 | 403, .. } => Reason::Unauthorized,
+        AuthenticationFailure(_) | UnauthorizedError { url: _ } | ServerError { code: 401 | 403, .. } => {
+            Reason::Unauthorized
+        }
         ServerError { code: 404, .. } | ImageManifestNotFoundError(_) => Reason::NotFound,
         RegistryError { envelope, url: _ } => {
             envelope.errors.iter().find_map(|error| code(&error.code)).unwrap_or(Reason::Unreachable)

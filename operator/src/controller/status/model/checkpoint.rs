@@ -1,6 +1,8 @@
 //! What is known of the checkpoint that shall be served: pinned, on its way, verified, or refused, and why.
 //! A function of what pods and stores say; does not know who answers requests.
 
+use std::iter::once;
+
 use easel_api::engine::{ModelReport, ModelState, RefusalReason};
 use easel_crds::condition::{ConditionType, Reason};
 use easel_crds::{CheckpointStatus, ImageModel};
@@ -103,8 +105,8 @@ pub(super) fn verified(shown: &Shown<'_>, digest: Option<&str>) -> Finding {
     let missing = missing(id, view);
     if said(id, digest, view).any(|(_, _, report)| is_verified(&report.state)) {
         let beside = refused.map(|(_, message)| message).into_iter().chain(missing.map(str::to_owned));
-        let beside: String = beside.map(|message| format!("; but {message}")).collect();
-        return finding(Is::True, Reason::Verified, format!("the bytes are those of {digest}{beside}"));
+        let sentences: Vec<String> = once(format!("the bytes are those of {digest}")).chain(beside).collect();
+        return finding(Is::True, Reason::Verified, sentences.join("; but "));
     }
     if let Some(message) = missing {
         return finding(Is::False, Reason::SecretNotFound, message);
