@@ -4,7 +4,7 @@ use super::*;
 use crate::stores::{Contents, SecretKey};
 use crate::testing::{DIGEST, model, observed, resolved, with};
 
-fn tagged(checkpoint: Value) -> ImageModel {
+fn tagged(checkpoint: &Value) -> ImageModel {
     let mut fields = json!({"uri": "oci://r.example/m:v1", "resolveTag": true});
     fields.as_object_mut().unwrap().extend(checkpoint.as_object().unwrap().clone());
     with(model("art", "m"), json!({"checkpoint": fields}))
@@ -22,7 +22,7 @@ fn secrets(contents: Contents) -> Secrets {
 #[test]
 fn a_registry_is_asked_once_and_a_tag_that_moves_later_changes_nothing() {
     let none = Secrets::default();
-    let new = tagged(json!({}));
+    let new = tagged(&json!({}));
     assert_eq!(asked(&new, &none).len(), 1);
     assert_eq!(asked(&resolved(new.clone(), "oci://r.example/m:v1", DIGEST), &none), []);
     assert_eq!(asked(&resolved(new, "oci://r.example/m:v0", DIGEST), &none).len(), 1);
@@ -31,7 +31,7 @@ fn a_registry_is_asked_once_and_a_tag_that_moves_later_changes_nothing() {
 
 #[test]
 fn a_registry_is_asked_with_the_models_own_login_and_not_before_it_is_there() {
-    let named = tagged(json!({"secretRef": {"name": "s"}}));
+    let named = tagged(&json!({"secretRef": {"name": "s"}}));
     let login = [("username".into(), b"me".to_vec()), ("password".into(), b"p".to_vec())].into();
     let question = asked(&named, &secrets(Contents::Found(login))).remove(0);
     assert!(matches!(question.access, Some(Access::Registry { username, .. }) if username == "me"));
@@ -42,7 +42,7 @@ fn a_registry_is_asked_with_the_models_own_login_and_not_before_it_is_there() {
 #[test]
 fn a_failure_is_tried_again_with_growing_pauses_and_at_once_when_the_question_changes() {
     let (id, now) = (ModelId::new("art/m"), Instant::now());
-    let question = |checkpoint| asked(&tagged(checkpoint), &Secrets::default()).remove(0);
+    let question = |checkpoint| asked(&tagged(&checkpoint), &Secrets::default()).remove(0);
     let first: BTreeMap<_, _> = [(id.clone(), question(json!({})))].into();
     let mut attempts = BTreeMap::new();
     follow(&mut attempts, &first, now);
