@@ -21,8 +21,8 @@ def forget(*paths: Path) -> None:
             os.posix_fadvise(content.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def loaded(command: list) -> dict:
-    """What a loader says of itself: seconds, resident bytes before and at most."""
+def told(command: list) -> dict:
+    """What a loader says of itself on its last line: seconds, resident bytes before and at most."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Failure(f"{' '.join(map(str, command))} failed: {done.stderr[-2000:]}")

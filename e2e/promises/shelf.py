@@ -1,6 +1,7 @@
 """What the promises about checkpoints share: copies of the default model that differ, the stores, and models that name them.
 It must not hold a check."""
 
+import functools
 import json
 import os
 import secrets
@@ -85,13 +86,19 @@ def refuses(name: str) -> int:
     return gateway.draw(GATEWAY, model=name, prompt="pizza", headers={"x-easel-deadline-ms": "2000"}).status
 
 
+@functools.cache
+def stores() -> None:
+    """Once a run: it takes seconds to see that all is there."""
+    lifecycle.ensure(CLUSTER)
+
+
 class Shelf(Promise):
     """A promise with stores, the Secrets that open them, and a folder for variants of the model."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        lifecycle.ensure(CLUSTER)
+        stores()
         cls.folder = Path(cls.enterClassContext(tempfile.TemporaryDirectory()))
         os.chmod(cls.folder, 0o755)
         for secret in (credentials.registry_secret(SECRET), credentials.s3_secret("bucket")):
