@@ -116,8 +116,8 @@ async fn world() -> (World, Registry) {
     (World::start(&["--fake-step-ms=1", &cache]).await, registry)
 }
 
-fn access(password: &str) -> Option<Access> {
-    Some(Access::Registry { username: "u".into(), password: Secret(password.into()), ca: None })
+fn access(password: &str) -> Access {
+    Access::Registry { username: "u".into(), password: Secret(password.into()), ca: None }
 }
 
 fn refused_for(report: &Report, wanted: RefusalReason) -> bool {
@@ -150,13 +150,13 @@ async fn a_store_that_comes_back_is_asked_again_without_a_word_from_the_operator
 async fn a_renewed_credential_is_used_at_once_and_reloads_nothing() {
     let (world, registry) = world().await;
     registry.set(|registry| registry.password = Some("new".into()));
-    let model = DesiredModel { access: access("expired"), ..desired(MODEL, registry.push("a")) };
+    let model = DesiredModel { access: Some(access("expired")), ..desired(MODEL, registry.push("a")) };
     world.operator.hold(1, vec![model.clone()]).await;
     world.operator.report_until(|report| refused_for(report, RefusalReason::Unauthorized)).await;
-    world.operator.hold(2, vec![DesiredModel { access: access("new"), ..model.clone() }]).await;
+    world.operator.hold(2, vec![DesiredModel { access: Some(access("new")), ..model.clone() }]).await;
     world.operator.report_until(|report| is_ready(report, MODEL)).await;
     let sent = registry.inner.lock().unwrap().blobs_sent;
-    let again = world.operator.hold(3, vec![DesiredModel { access: access("newer"), ..model }]).await;
+    let again = world.operator.hold(3, vec![DesiredModel { access: Some(access("newer")), ..model }]).await;
     assert_eq!(again.body["models"][0]["state"]["state"], json!("ready"));
     assert_eq!(registry.inner.lock().unwrap().blobs_sent, sent);
 }
