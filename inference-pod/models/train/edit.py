@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=Path("../emoji"), help="the model whose words to start from")
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--first", type=int, help="learn only that many pairs of a kind: they must be right within minutes")
     parser.add_argument("--name", default="edit", help="of the checkpoint and the log")
     args = parser.parse_args()
