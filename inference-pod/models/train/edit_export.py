@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionInstructPix2PixPipeline
 
 import architecture
+import captions
 import edit_pairs
 import words
 from export import digest, tidy
@@ -17,6 +18,7 @@ LIMIT_BYTES = 10_000_000
 
 def assemble(work: Path, base: Path, name: str) -> StableDiffusionInstructPix2PixPipeline:
     tokenizer, _ = edit_pairs.extend_tokenizer(base / "tokenizer")
+    captions.tokenize(tokenizer, [""])  # so that its file names the length to fill up and to cut at
     text = architecture.text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
     unet = architecture.edit_unet()
     state = torch.load(work / f"{name}.pt", weights_only=True)
