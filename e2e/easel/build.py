@@ -23,8 +23,9 @@ def binaries() -> None:
 def examples() -> dict[str, Path]:
     """The two halves of a cold start as programs of their own, for the benchmark: `fetch` and `load`."""
     with step("examples", "fetch, load (release)"):
-        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "easel-checkpoints", "--example", "fetch"], cwd=paths.ROOT, check=True)
-        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "easel-inference", "--features", "torch", "--example", "load"], cwd=paths.ROOT, check=True)
+        # Beside the same packages, so that features unify as in `binaries` and no dependency is built twice.
+        subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES, "-p", "easel-checkpoints", "--example", "fetch", "--example", "load"],
+                       cwd=paths.ROOT, check=True)
     return {name: paths.TARGET / "release" / "examples" / name for name in ("fetch", "load")}
 
 
