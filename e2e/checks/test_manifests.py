@@ -12,6 +12,8 @@ class Manifests(unittest.TestCase):
     def test_the_example_model_pins_the_default_checkpoint(self):
         pinned = re.search(r"digest: (sha256:[0-9a-f]{64})", (paths.MANIFESTS / "model.yaml").read_text())
         self.assertEqual(pinned.group(1), build.digest())
+        pinned = re.search(r"digest: (sha256:[0-9a-f]{64})", (paths.MANIFESTS / "edit.yaml").read_text())
+        self.assertEqual(pinned.group(1), build.digest(paths.EDIT_MODEL))
 
     def test_the_readme_shows_the_same_digest_or_none(self):
         for digest in re.findall(r"sha256:[0-9a-f]{64}", (paths.ROOT / "README.md").read_text()):

@@ -32,10 +32,10 @@ def examples() -> dict[str, Path]:
 def images(load: bool) -> tuple[str, str]:
     """Makes the archives and returns the images' names; `load` imports them into the local cluster. A tag is the hash of
     what is inside, so that a changed image rolls its pods and an unchanged one does not."""
-    operator, inference = _tag(OPERATOR), _tag(INFERENCE, digest(), paths.LIBTORCH.name)
+    operator, inference = _tag(OPERATOR), _tag(INFERENCE, *map(digest, paths.MODELS), paths.LIBTORCH.name)
     with step("images", f"easel-operator:{operator}, easel-inference:{inference}"):
         _archive(load, operator, "--operator", OPERATOR)
-        _archive(load, inference, "--inference", INFERENCE, "--libtorch", paths.LIBTORCH, "--models", paths.MODEL)
+        _archive(load, inference, "--inference", INFERENCE, "--libtorch", paths.LIBTORCH, "--models", *paths.MODELS)
     return f"localhost/easel-operator:{operator}", f"localhost/easel-inference:{inference}"
 
 

@@ -11,6 +11,8 @@ CLUSTER = E2E / "cluster"
 MANIFESTS = E2E / "manifests"
 CHARTS = ROOT / "charts"
 MODEL = ROOT / "inference-pod" / "models" / "emoji"
+EDIT_MODEL = MODEL.with_name("emoji-edit")
+MODELS = (MODEL, EDIT_MODEL)
 
 sys.path.insert(0, str(CLUSTER))  # the cluster's own package, `onenode`
 

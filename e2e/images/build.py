@@ -15,7 +15,7 @@ from onenode import images, settings, up  # noqa: E402
 from onenode.progress import Failure  # noqa: E402
 
 LIBTORCH = "/opt/libtorch"
-MODEL = "/models/emoji"
+MODELS = "/models"
 # As in the Dockerfiles: public registries and buckets are trusted by the list of authorities that the machine has.
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 LABELS = {"org.opencontainers.image.licenses": "Apache-2.0", "org.opencontainers.image.title": "Easel"}
@@ -36,7 +36,7 @@ def operator(binary: Path, tag: str) -> Image:
                  (oci_image.base_layer(), authorities(), *program(binary, "easel-operator")), labels=LABELS)
 
 
-def inference(binary: Path, libtorch: Path | None, models: Path | None, tag: str) -> Image:
+def inference(binary: Path, libtorch: Path | None, models: list[Path], tag: str) -> Image:
     search = (libtorch / "lib",) if libtorch else ()
     libraries, executable = program(binary, "easel-inference", search)
     layers, env = [oci_image.base_layer(), authorities(), libraries], {}
@@ -48,7 +48,8 @@ def inference(binary: Path, libtorch: Path | None, models: Path | None, tag: str
         # libgomp's threads spin while they wait, unless told before main: on shared cores a step took 20 times as long.
         env["OMP_WAIT_POLICY"] = "PASSIVE"
     if models:
-        layers.append(Layer("models", (File(models, MODEL, 0o644),), compression=1))
+        files = tuple(File(folder, f"{MODELS}/{folder.name}", 0o644) for folder in models)
+        layers.append(Layer("models", files, compression=1))
     layers += [Layer("folders", (Folder("/var/cache/easel", 0o755, oci_image.NONROOT),)), executable]
     return Image(f"localhost/easel-inference:{tag}", ("/usr/local/bin/easel-inference",), tuple(layers), env=env, labels=LABELS)
 
@@ -58,14 +59,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--operator", type=Path, help="the easel-operator binary")
     parser.add_argument("--inference", type=Path, help="the easel-inference binary")
     parser.add_argument("--libtorch", type=Path, help="folder with lib/libtorch_cpu.so; left out for a pod without torch")
-    parser.add_argument("--models", type=Path, help=f"folder of the default checkpoint, copied to {MODEL}")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], help=f"folders of checkpoints, copied into {MODELS}")
     parser.add_argument("--tag", default="dev")
     parser.add_argument("--out", type=Path, default=settings.CACHE / "images", help="folder of the archives")
     parser.add_argument("--load", action="store_true", help="import into the running local cluster what is not there yet")
     options = parser.parse_args()
     if not options.operator and not options.inference:
         parser.error("nothing to do: give --operator, --inference or both")
-    for path in (options.operator, options.inference, options.libtorch, options.models):
+    for path in (options.operator, options.inference, options.libtorch, *options.models):
         if path and not path.exists():
             parser.error(f"{path} does not exist")
     return options
