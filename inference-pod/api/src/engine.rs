@@ -204,12 +204,22 @@ pub struct ModelReport {
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum ModelState {
     /// On its way from the store, hashed while it comes. `seconds_left` is a guess from the last seconds' rate.
-    Fetching { done_bytes: u64, total_bytes: u64, seconds_left: Option<u64> },
-    Verifying { done_bytes: u64, total_bytes: u64 },
+    Fetching {
+        done_bytes: u64,
+        total_bytes: u64,
+        seconds_left: Option<u64>,
+    },
+    Verifying {
+        done_bytes: u64,
+        total_bytes: u64,
+    },
     Loading,
     WarmingUp,
     Ready,
-    Refused { reason: RefusalReason, message: String },
+    Refused {
+        reason: RefusalReason,
+        message: String,
+    },
 }
 
 /// Why a checkpoint is not served. Becomes the reason of the ImageModel's `CheckpointVerified` condition. The pod tries
