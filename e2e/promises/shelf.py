@@ -63,12 +63,13 @@ def awaits(name: str, kind: str, reason: str, timeout: float = 90, namespace: st
     """Watches until a condition has this reason, and returns it; fails with what the model says instead."""
     path = f'{{.status.conditions[?(@.type=="{kind}")].reason}}'
     done = CLUSTER.run("kubectl", "-n", namespace, "wait", f"imagemodel/{name}", f"--for=jsonpath={path}={reason}",
-                       f"--timeout={timeout:.0f}s", check=False, timeout=timeout + 30)
-    found = CLUSTER.get("imagemodel", name, "-n", namespace)
+                       f"--timeout={timeout:.0f}s", "-o", "json", check=False, timeout=timeout + 30)
     if done.returncode != 0:
+        found = CLUSTER.get("imagemodel", name, "-n", namespace)
         said = "; ".join(f"{c['type']}={c['status']} {c['reason']}: {c['message']}" for c in (found or {}).get("status", {}).get("conditions", []))
         raise AssertionError(f"{name} has no {kind} with reason {reason} within {timeout:.0f} s: {said or done.stderr}")
-    return condition(found, kind)
+    # The object that matched, not a later one: a refused checkpoint is tried again within seconds.
+    return condition(json.loads(done.stdout), kind)
 
 
 def serves(name: str, timeout: float = 90) -> None:
