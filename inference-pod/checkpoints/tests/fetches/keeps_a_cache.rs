@@ -1,9 +1,10 @@
 //! What is in the cache is not fetched again, is proved at every load, and leaves when room is needed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use easel_api::engine::RefusalReason;
-use easel_checkpoints::Cache;
+use easel_checkpoints::{Cache, Progress, Stage};
 
 use crate::server::Faults;
 use crate::world::{WEIGHTS, World, assert_holds, fetch, files, refusal};
@@ -52,8 +53,15 @@ async fn whoever_waits_takes_over_when_the_first_dies() {
     while world.server.sent() < 4000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let waiting = tokio::spawn(async move { fetch(&second, &checkpoint).await });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let progress = Arc::new(Progress::default());
+    let waiting = tokio::spawn({
+        let progress = progress.clone();
+        async move { second.fetch(&checkpoint, None, &progress).await }
+    });
+    // It knows what there is to fetch, and the first holds it.
+    while !matches!(progress.stage(), Stage::Fetching { .. }) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     world.server.set(Faults::default());
     dying.abort();
     assert_holds(&waiting.await.unwrap().unwrap().folder, &files(0));
