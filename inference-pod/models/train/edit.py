@@ -21,7 +21,7 @@ PEAK_LR = {"unet": 1.2e-3, "text": 3e-4}
 CHECKPOINT_EVERY = 100
 # Left out together, or one of both, so that guidance can lead away from either.
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.05, 0.05, 0.05
-NOISY_FROM, NOISY_SHARE = 500, 0.4  # where it is decided what becomes of the picture
+NOISY_FROM, NOISY_SHARE = 600, 0.5  # where it is decided what becomes of the picture
 MIRRORED = 0.3
 
 
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=Path("../emoji"), help="the model whose words to start from")
-    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--first", type=int, help="learn only that many pairs of a kind: they must be right within minutes")
     parser.add_argument("--name", default="edit", help="of the checkpoint and the log")
     args = parser.parse_args()

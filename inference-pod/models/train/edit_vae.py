@@ -99,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--vae", type=Path, default=Path("../emoji/vae"), help="the autoencoder to start from")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args()
     training.start(seed=4)
     model = train(args.work, args.vae, args.steps)

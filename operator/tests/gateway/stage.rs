@@ -153,6 +153,30 @@ impl Stage {
         .await;
     }
 
+    /// How often a pod could not be reached, or would not shake hands.
+    pub(crate) fn unreachable(&self) -> u64 {
+        let series = "easel_gateway_retries_total{reason=\"unreachable\"} ";
+        let text = self.metrics();
+        let value = text.lines().find_map(|line| line.strip_prefix(series));
+        value.map_or(0, |value| value.parse().expect("a counter is a whole number"))
+    }
+
+    /// Until a request has been turned away twice more before any pod heard of it. It is given up then, by its caller
+    /// and not by a deadline: one that comes during a handshake would be told as being late.
+    pub(crate) async fn turned_away(&self) {
+        let before = self.unreachable();
+        let asking = self.begin(&prompt());
+        soon(async {
+            while self.unreachable() < before + 2 {
+                assert!(!asking.is_finished(), "answered instead of being turned away");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        })
+        .await;
+        asking.abort();
+        self.metric("easel_gateway_in_flight", 0).await;
+    }
+
     pub(crate) fn metrics(&self) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
