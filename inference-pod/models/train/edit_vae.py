@@ -5,7 +5,6 @@ as they are, and mirrored.
 """
 
 import argparse
-import copy
 import json
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from vae import encode, loss_of, psnr, whiten
 
 BATCH = 8  # in each process
 PEAK_LR = 4e-4
-CHECKPOINT_EVERY = 50
+SEED = 4
 LATENT_SHAPE = (LATENT_CHANNELS, LATENT_SIDE, LATENT_SIDE)
 
 
@@ -42,34 +41,11 @@ class Pictures:
         return torch.where(mirrored.view(-1, 1, 1, 1), self[rows].flip(3), self[rows])
 
 
-def train(work: Path, start: Path, steps: int) -> AutoencoderKL:
-    path, pictures = work / "edit_vae.pt", Pictures(work)
-    model = AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32).train()
-    ema = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    step, parameters = 0, list(model.parameters())
-    if state := training.load(path):
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step = state["step"]
-    while step < steps:
-        training.seed_step(4, step)
-        optimizer.param_groups[0]["lr"] = training.learning_rate(PEAK_LR, step, step / steps)
-        loss, parts = loss_of(model, pictures.draw())
-        loss.backward()
-        training.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        training.ema_update(ema, model, step, decay=0.99)
-        if step % 25 == 0:
-            numbers = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
-            training.log(work / "edit_vae.log", f"step {step} loss {loss.item():.4f} {numbers}")
-        if step % CHECKPOINT_EVERY == 0 or step == steps:
-            training.save(path, model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(), step=step)
-    return ema.eval()
+def train(work: Path, start: Path, course: training.Course) -> AutoencoderKL:
+    pictures, model = Pictures(work), AutoencoderKL.from_pretrained(start, torch_dtype=torch.float32).train()
+    trainee = training.Trainee({"vae": model}, {"vae": PEAK_LR}, weight_decay=1e-4, decay=0.99)
+    training.run(trainee, course, work / "edit_vae.pt", lambda _step: loss_of(model, pictures.draw()))
+    return trainee.averages["vae"].eval()
 
 
 @torch.no_grad()
@@ -101,8 +77,8 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("../emoji/vae"), help="the autoencoder to start from")
     parser.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args()
-    training.start(seed=4)
-    model = train(args.work, args.vae, args.steps)
+    training.start(SEED)
+    model = train(args.work, args.vae, training.Course(SEED, args.steps, BATCH))
     if training.RANK == 0:
         finish(args.work, model)
         encode_all(args.work)

@@ -1,13 +1,15 @@
-"""What every training stage shares: two processes that average gradients, random numbers by step, a clock, an EMA.
+"""What every training stage shares: the loop, two processes that average gradients, random numbers by step, an EMA.
 
-Two processes with one thread each beat one process with two threads by far when the cores are shared with other
+Knows nothing of pictures or words: a stage brings networks and a loss. Two processes with one thread each beat one process with two threads by far when the cores are shared with other
 work: threads meet at every operator, processes once a step.
 """
 
+import copy
 import math
 import os
 import random
-import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -64,28 +66,6 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
             g.copy_(part.view_as(g))
 
 
-def agree(value: float) -> float:
-    """Rank 0's value, everywhere: processes must stop, and change the learning rate, at the same step."""
-    if WORLD == 1:
-        return value
-    box = torch.tensor([value], dtype=torch.float64)
-    dist.broadcast(box, 0)
-    return box.item()
-
-
-class Clock:
-    """Minutes of training so far; a resumed run goes on where the saved one stopped."""
-
-    def __init__(self, minutes: float, spent: float = 0.0):
-        self.minutes, self.spent, self.since = minutes, spent, time.monotonic()
-
-    def elapsed(self) -> float:
-        return self.spent + (time.monotonic() - self.since) / 60
-
-    def progress(self) -> float:
-        return min(1.0, agree(self.elapsed()) / self.minutes)
-
-
 def learning_rate(peak: float, step: int, progress: float, warmup: int = 100) -> float:
     """Linear warm-up in steps, then a cosine down to 2 % at progress 1."""
     return peak * min(1.0, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
@@ -97,20 +77,85 @@ def ema_update(ema: torch.nn.Module, module: torch.nn.Module, step: int, decay: 
     torch._foreach_lerp_(list(ema.parameters()), list(module.parameters()), 1 - decay)
 
 
-def save(path: Path, **state) -> None:
-    """Replaces the checkpoint in one move, so that a killed run never leaves half a file."""
-    if RANK == 0:
-        part = path.with_suffix(".part")
-        torch.save(state, part)
-        part.replace(path)
-
-
-def load(path: Path) -> dict | None:
-    return torch.load(path, weights_only=True) if path.exists() else None
-
-
 def log(path: Path, line: str) -> None:
     if RANK == 0:
         print(line, flush=True)
         with path.open("a") as file:
             file.write(line + "\n")
+
+
+class Trainee:
+    """Networks that learn together, their moving averages, the optimizer, and how to put all of them on disk and back."""
+
+    def __init__(self, networks: dict[str, torch.nn.Module], peaks: dict[str, float], weight_decay: float = 0.01,
+                 decay: float = 0.998):
+        self.networks, self.decay, self.step = networks, decay, 0
+        same_weights(*networks.values())
+        self.averages = {name: copy.deepcopy(network) for name, network in networks.items()}
+        self.parameters = [p for network in networks.values() for p in network.parameters()]
+        groups = [{"params": list(networks[name].parameters()), "peak": peak} for name, peak in peaks.items()]
+        self.optimizer = torch.optim.AdamW(groups, lr=0, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+
+    def modules(self) -> dict[str, torch.nn.Module]:
+        return self.networks | {f"ema_{name}": average for name, average in self.averages.items()}
+
+    def resume(self, path: Path) -> None:
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            for name, module in self.modules().items():
+                module.load_state_dict(state[name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = state["step"]
+
+    def save(self, path: Path) -> None:
+        """Replaces the checkpoint in one move, so that a killed run never leaves half a file."""
+        if RANK == 0:
+            part = path.with_suffix(".part")
+            states = {name: module.state_dict() for name, module in self.modules().items()}
+            torch.save(states | {"optimizer": self.optimizer.state_dict(), "step": self.step}, part)
+            part.replace(path)
+
+    def update(self, loss: torch.Tensor, progress: float) -> None:
+        loss.backward()
+        average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(group["peak"], self.step, progress)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        for name, average in self.averages.items():
+            ema_update(average, self.networks[name], self.step, self.decay)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a stage goes on, and what it keeps on the way."""
+
+    seed: int
+    steps: int
+    batch: int  # in each process
+    stop: int | None = None  # after so many of the steps; a later call goes on
+    checkpoint_every: int = 100
+    log_every: int = 50
+    epochs: dict[int, str] = field(default_factory=dict)  # what to call the checkpoints that are kept after these steps
+
+
+def run(trainee: Trainee, course: Course, path: Path, loss_of: Callable[[int], tuple[torch.Tensor, dict[str, float]]]) -> None:
+    """Goes on from the checkpoint at `path`. `loss_of(step)` gives the loss and what else is worth a place in the log."""
+    trainee.resume(path)
+    last = min(course.steps, course.stop or course.steps)
+    numbers: list[dict[str, float]] = []
+    while trainee.step < last:
+        seed_step(course.seed, trainee.step)
+        loss, parts = loss_of(trainee.step)
+        trainee.update(loss, trainee.step / course.steps)
+        numbers.append({"loss": loss.item()} | parts)
+        if trainee.step % course.log_every == 0:
+            means = " ".join(f"{name} {sum(row[name] for row in numbers) / len(numbers):.4f}" for name in numbers[0])
+            log(path.with_suffix(".log"), f"step {trainee.step} images {trainee.step * course.batch * WORLD} {means}")
+            numbers.clear()
+        if name := course.epochs.get(trainee.step):
+            trainee.save(path.with_stem(f"{path.stem}-{name}"))
+        if trainee.step % course.checkpoint_every == 0 or trainee.step == last:
+            trainee.save(path)

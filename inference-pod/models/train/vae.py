@@ -5,7 +5,6 @@ around the latents: what is saved is a plain AutoencoderKL with a scaling factor
 """
 
 import argparse
-import copy
 import json
 from pathlib import Path
 
@@ -23,7 +22,8 @@ PEAK_LR = 1.5e-3
 # exactly, and a decoder that has seen noise forgives it.
 KL_WEIGHT = 5e-3
 POPULAR_SHARE = 0.7  # of each batch; the rest are any emoji, so that edits of unknown pictures survive the round trip
-CHECKPOINT_EVERY = 200
+SEED = 1
+STEPS = 1800
 
 
 def load_pictures(work: Path, which: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -57,38 +57,12 @@ def loss_of(model: AutoencoderKL, x: torch.Tensor) -> tuple[torch.Tensor, dict[s
     return loss, {"mse": mse.item(), "edge": edge.item(), "kl": kl.item()}
 
 
-def train(work: Path, minutes: float) -> AutoencoderKL:
-    path, logfile = work / "vae.pt", work / "vae.log"
+def train(work: Path, course: training.Course) -> AutoencoderKL:
     pictures, popular = load_pictures(work, "popular")
     model = architecture.vae()
-    training.same_weights(model)
-    ema = copy.deepcopy(model)
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    step, clock = 0, training.Clock(minutes)
-    if state := training.load(path):
-        model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, clock = state["step"], training.Clock(minutes, state["elapsed"])
-    parameters = list(model.parameters())
-    while (progress := clock.progress()) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate(PEAK_LR, step, progress)
-        loss, parts = loss_of(model, draw_batch(pictures, popular))
-        loss.backward()
-        training.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        training.ema_update(ema, model, step, decay=0.99)
-        if step % 25 == 0:
-            numbers = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
-            training.log(logfile, f"step {step} min {clock.elapsed():.2f} loss {loss.item():.4f} {numbers}")
-        if step % CHECKPOINT_EVERY == 0 or clock.elapsed() >= minutes:
-            training.save(path, model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
-                          step=step, elapsed=clock.elapsed())
-    return ema.eval()
+    trainee = training.Trainee({"vae": model}, {"vae": PEAK_LR}, weight_decay=1e-4, decay=0.99)
+    training.run(trainee, course, work / "vae.pt", lambda _step: loss_of(model, draw_batch(pictures, popular)))
+    return trainee.averages["vae"].eval()
 
 
 @torch.no_grad()
@@ -143,14 +117,14 @@ def finish(work: Path, model: AutoencoderKL, white: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--trained", type=Path, help="an exported one, to be used as it is")
     args = parser.parse_args()
-    training.start(seed=1)
+    training.start(SEED)
     if args.trained:
         model = AutoencoderKL.from_pretrained(args.trained, torch_dtype=torch.float32).eval()
     else:
-        model = train(args.work, args.minutes)
+        model = train(args.work, training.Course(SEED, args.steps, BATCH))
     if training.RANK == 0:
         finish(args.work, model, white=args.trained is not None)
 
