@@ -20,10 +20,10 @@ import training
 BATCH = 32  # in each process
 PEAK_LR = {"unet": 1e-3, "text": 6e-4}
 SEED = 3
-STEPS = 4000
+STEPS = 800
 EPOCHS = {"early": 0.1, "middle": 0.35, "last": 1.0}  # of all steps
 CHECKPOINT_EVERY = 50
-POPULAR_SHARE = 0.3  # of all steps, the first: the popular pictures alone, whose words the head start taught
+POPULAR_SHARE = 0.7  # of all steps, the first: the popular pictures alone, whose words the head start taught
 # Among a few hundred pictures, the noisy latents alone tell which picture it is below about t = 800: only above do the
 # words matter. Half of all steps are therefore drawn there. (Min-SNR weights do the opposite, and are left out.)
 NOISY_FROM, NOISY_SHARE = 750, 0.5
