@@ -2,12 +2,12 @@
 //! model says and draws a picture from a hash, or tints the one it shall edit. Knows the Pipeline trait only; says on
 //! every picture's seed the same.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use easel_api::ImageSize;
+use easel_checkpoints::Files;
 use sha2::{Digest, Sha256};
 
 use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError};
@@ -51,33 +51,20 @@ impl FakeLoader {
 impl Loader for FakeLoader {
     type Pipeline = FakePipeline;
 
-    fn load(&self, folder: &Path) -> Result<FakePipeline, LoadError> {
+    fn load(&self, files: &Files) -> Result<FakePipeline, LoadError> {
         let failed = |source| LoadError::Failed { part: "model_index.json".into(), source };
-        let index = std::fs::read(folder.join("model_index.json")).map_err(|error| failed(error.into()))?;
+        let index = files.read("model_index.json").map_err(|error| failed(error.into()))?;
         let index: serde_json::Value = serde_json::from_slice(&index).map_err(|error| failed(error.into()))?;
         sleep_ms(self.flags.fake_load_ms);
-        let memory_bytes = weight_bytes(folder).map_err(|error| failed(error.into()))?;
-        let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(folder)?);
+        // As if every safetensors file were copied to the device as it is.
+        let memory_bytes = files.verified().weight_bytes;
+        let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(files)?);
         Ok(FakePipeline { flags: self.flags.clone(), memory_bytes, edits, vocabulary })
     }
 
     fn device(&self) -> String {
         "fake".into()
     }
-}
-
-/// As if every safetensors file were copied to the device as it is.
-fn weight_bytes(folder: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let (entry, kind) = entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind)))?;
-        if kind.is_dir() {
-            bytes += weight_bytes(&entry.path())?;
-        } else if entry.path().extension().is_some_and(|extension| extension == "safetensors") {
-            bytes += entry.metadata()?.len();
-        }
-    }
-    Ok(bytes)
 }
 
 #[derive(Debug)]

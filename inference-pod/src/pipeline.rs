@@ -1,11 +1,11 @@
 //! The one trait between server and model: encode, denoise a step, decode.
 //! Owns what a request for one picture is; knows neither HTTP nor tensors, which stay opaque inside `Job`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
+use easel_checkpoints::Files;
 
 use crate::vocabulary::Vocabulary;
 
@@ -107,12 +107,14 @@ pub trait Pipeline: Send + 'static {
     fn memory_bytes(&self) -> u64;
 }
 
-/// Makes pipelines from verified folders.
+/// Makes pipelines from the files of checkpoints.
 pub trait Loader: Send + Sync + 'static {
     type Pipeline: Pipeline;
 
-    /// Reads a checkpoint in the diffusers layout whose bytes have been verified. Unknown classes are refused by name.
-    fn load(&self, folder: &Path) -> Result<Self::Pipeline, LoadError>;
+    /// Reads a checkpoint in the diffusers layout, and opens none of its files in another way: what is read is hashed on
+    /// its way. The bytes may still turn out to be others than the digest's, and nobody draws before they are proved, so
+    /// they are parsed and put in their place and no more. Unknown classes are refused by name.
+    fn load(&self, files: &Files) -> Result<Self::Pipeline, LoadError>;
 
     /// The device that pipelines run on, such as `cpu` or `cuda:0`.
     fn device(&self) -> String;

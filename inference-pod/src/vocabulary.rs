@@ -2,7 +2,8 @@
 //! Knows words and a header's bounds; does not know tokens, models or HTTP.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+
+use easel_checkpoints::Files;
 
 use crate::pipeline::LoadError;
 
@@ -32,8 +33,8 @@ impl Vocabulary {
     }
 
     /// `None` where the checkpoint does not say.
-    pub fn read(checkpoint: &Path) -> Result<Option<Self>, LoadError> {
-        let bytes = match std::fs::read(checkpoint.join(FILE)) {
+    pub fn read(checkpoint: &Files) -> Result<Option<Self>, LoadError> {
+        let bytes = match checkpoint.read(FILE) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(LoadError::Failed { part: FILE.to_owned(), source: Box::new(source) }),
@@ -143,12 +144,13 @@ mod tests {
     #[test]
     fn a_file_that_is_no_list_of_words_is_refused_by_name_and_no_file_is_no_vocabulary() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Vocabulary::read(folder.path()).unwrap(), None);
+        let read = || Vocabulary::read(&Files::trusted(folder.path()).unwrap());
+        assert_eq!(read().unwrap(), None);
         std::fs::create_dir(folder.path().join("tokenizer")).unwrap();
         std::fs::write(folder.path().join(FILE), "{}").unwrap();
-        assert!(Vocabulary::read(folder.path()).unwrap_err().to_string().contains(FILE));
+        assert!(read().unwrap_err().to_string().contains(FILE));
         std::fs::write(folder.path().join(FILE), r#"["pizza"]"#).unwrap();
-        assert_eq!(Vocabulary::read(folder.path()).unwrap(), Some(Vocabulary::new(["pizza".to_owned()])));
+        assert_eq!(read().unwrap(), Some(Vocabulary::new(["pizza".to_owned()])));
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use std::time::{Duration, SystemTime};
 
 pub(crate) use lock::Lock;
 pub(crate) use room::NoRoom;
-pub(crate) use snapshot::{Proof, Whole};
+pub(crate) use snapshot::{Named, Proof, Whole, snapshot};
 
 use crate::digest::Digest;
 

@@ -22,8 +22,9 @@ use tokio::sync::Semaphore;
 pub use file::Effort;
 pub use progress::{Progress, Stage};
 
-use crate::cache::{Cache, Lock, Pin, Whole};
+use crate::cache::{Cache, Lock, Named, Pin, Whole, snapshot};
 use crate::digest::Digest;
+use crate::files::{Files, Watch};
 use crate::refusal::Refusal;
 use crate::signature::{self, PublicKey};
 use crate::store::{Fault, Store, Timeouts};
@@ -55,13 +56,33 @@ pub struct Fetcher {
     permits: Arc<Semaphore>,
 }
 
-/// A proved checkpoint in the cache, which stays there while this lives.
+/// A checkpoint in the cache, which stays there while this lives.
 #[derive(Debug)]
 pub struct Held {
     pub folder: PathBuf,
     pub verified: Verified,
     pub receipt: Receipt,
+    /// Its digest and what its files must hash to, if it was there and this process has not hashed it.
+    unproved: Option<Box<(Digest, Named)>>,
     _pin: Pin,
+}
+
+impl Held {
+    /// Its files; what this process has not hashed yet is hashed while it is read.
+    pub fn files<'a>(&self, watch: Watch<'a>) -> Result<Files<'a>, Refusal> {
+        match &self.unproved {
+            Some(unproved) => snapshot(&self.folder, &unproved.1, watch).ok_or_else(verify::spoilt),
+            None => Files::trusted(&self.folder)
+                .map_err(|error| verify::unreadable(&self.folder.display().to_string(), &error)),
+        }
+    }
+}
+
+/// Who hashes what is in the cache already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hashed {
+    Now,
+    ByWhoeverUsesIt,
 }
 
 /// What it took.
@@ -72,6 +93,25 @@ pub struct Receipt {
     /// That this fetcher made leave, since it began.
     pub evicted: u64,
     pub cache_bytes: u64,
+}
+
+/// Where it is, and how it came there.
+struct Found {
+    folder: PathBuf,
+    verified: Verified,
+    unproved: Option<Named>,
+    hit: bool,
+}
+
+impl Found {
+    fn in_cache(whole: &Whole) -> Option<Self> {
+        let (folder, verified, unproved) = match whole {
+            Whole::Proved(folder, verified) => (folder, verified, None),
+            Whole::There(folder, verified, named) => (folder, verified, Some(named.clone())),
+            Whole::Spoilt | Whole::Absent | Whole::Cancelled => return None,
+        };
+        Some(Self { folder: folder.clone(), verified: *verified, unproved, hit: true })
+    }
 }
 
 /// Tells work in other threads that nobody waits for it any more.
@@ -105,6 +145,40 @@ impl Fetcher {
         access: Option<&Access>,
         progress: &Arc<Progress>,
     ) -> Result<Held, Refusal> {
+        self.obtain(checkpoint, access, progress, Hashed::Now).await
+    }
+
+    /// The same for whoever reads it through [`Held::files`] and proves it so: what is in the cache is not hashed here.
+    pub async fn find(
+        &self,
+        checkpoint: &Checkpoint,
+        access: Option<&Access>,
+        progress: &Arc<Progress>,
+    ) -> Result<Held, Refusal> {
+        self.obtain(checkpoint, access, progress, Hashed::ByWhoeverUsesIt).await
+    }
+
+    /// Removes from the cache what turned out to be spoilt, so that it is fetched anew. Nothing happens while somebody
+    /// else fetches it already. Waits for the disk.
+    pub fn discard(&self, spoilt: &Held) -> Result<(), Refusal> {
+        let Some((digest, _)) = spoilt.unproved.as_deref() else { return Ok(()) };
+        let Some(cache) = self.cache.lock().ok().and_then(|held| held.clone()) else { return Ok(()) };
+        tracing::warn!(%digest, "the cache's copy is spoilt and is fetched again");
+        let discarded = match cache.try_fetch(digest) {
+            Ok(Some(_lock)) => cache.discard(digest),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        discarded.map_err(|error| unwritable(&error))
+    }
+
+    async fn obtain(
+        &self,
+        checkpoint: &Checkpoint,
+        access: Option<&Access>,
+        progress: &Arc<Progress>,
+        hashed: Hashed,
+    ) -> Result<Held, Refusal> {
         let digest = verify::parse(&checkpoint.digest)?;
         let source = checkpoint.source.to_string();
         let refused = |fault: Fault| fault.refusal(&source, &checkpoint.digest);
@@ -117,13 +191,16 @@ impl Fetcher {
             move || cache.pin(&digest)
         });
         let pin = pin.await.map_err(|error| unwritable(&error))?;
-        let (folder, verified, hit) = self.bring(&cache, store, &digest, &source, progress).await?;
+        let found = self.bring(&cache, store, (&digest, &source), progress, hashed).await?;
         let cache_bytes = blocking({
             let cache = cache.clone();
             move || cache.used_bytes()
         });
-        let receipt = Receipt { hit, evicted: cache.evicted(), cache_bytes: cache_bytes.await.unwrap_or_default() };
-        Ok(Held { folder, verified, receipt, _pin: pin })
+        let receipt =
+            Receipt { hit: found.hit, evicted: cache.evicted(), cache_bytes: cache_bytes.await.unwrap_or_default() };
+        let Found { folder, verified, unproved, hit: _ } = found;
+        let unproved = unproved.map(|named| Box::new((digest, named)));
+        Ok(Held { folder, verified, receipt, unproved, _pin: pin })
     }
 
     async fn check_trust(&self, store: &Store, digest: &Digest, checkpoint: &Checkpoint) -> Result<(), Refusal> {
@@ -137,35 +214,33 @@ impl Fetcher {
         }
     }
 
-    /// The folder, and whether it was there.
     async fn bring(
         &self,
         cache: &Arc<Cache>,
         store: Store,
-        digest: &Digest,
-        source: &str,
+        (digest, source): (&Digest, &str),
         progress: &Arc<Progress>,
-    ) -> Result<(PathBuf, Verified, bool), Refusal> {
-        let mut found = prove(cache, digest, progress).await?;
-        if let Whole::Proved(folder, verified) = found {
-            return Ok((folder, verified, true));
+        hashed: Hashed,
+    ) -> Result<Found, Refusal> {
+        let mut found = look(cache, digest, progress, hashed).await?;
+        if let Some(found) = Found::in_cache(&found) {
+            return Ok(found);
         }
         let (lock, waited) = turn(cache, digest, progress).await?;
         if waited {
-            found = prove(cache, digest, progress).await?;
-        }
-        match found {
-            Whole::Proved(folder, verified) => return Ok((folder, verified, true)),
-            Whole::Spoilt => {
-                tracing::warn!(%digest, "the cache's copy is spoilt and is fetched again");
-                cache.discard(digest).map_err(|error| unwritable(&error))?;
+            found = look(cache, digest, progress, hashed).await?;
+            if let Some(found) = Found::in_cache(&found) {
+                return Ok(found);
             }
-            Whole::Absent | Whole::Cancelled => {}
+        }
+        if matches!(found, Whole::Spoilt) {
+            tracing::warn!(%digest, "the cache's copy is spoilt and is fetched again");
+            cache.discard(digest).map_err(|error| unwritable(&error))?;
         }
         let (effort, permits) = (self.settings.effort, self.permits.clone());
         let download = Download { cache: cache.clone(), digest: *digest, source, progress, effort, permits };
         let (folder, verified) = download.run(store, lock).await?;
-        Ok((folder, verified, false))
+        Ok(Found { folder, verified, unproved: None, hit: false })
     }
 
     async fn open_cache(&self) -> Result<Arc<Cache>, Refusal> {
@@ -182,19 +257,23 @@ impl Fetcher {
     }
 }
 
-/// Hashes what is in the cache.
-async fn prove(cache: &Arc<Cache>, digest: &Digest, progress: &Arc<Progress>) -> Result<Whole, Refusal> {
+/// What is in the cache, hashed if somebody asks for that.
+async fn look(cache: &Arc<Cache>, digest: &Digest, progress: &Arc<Progress>, hashed: Hashed) -> Result<Whole, Refusal> {
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let (cache, digest, progress, flag) = (cache.clone(), *digest, progress.clone(), wanted.0.clone());
-    let proved = blocking(move || {
-        Ok(cache.prove(&digest, |done, total| {
-            progress.verifying(done, total);
-            flag.load(Ordering::Relaxed)
-        }))
+    let watch = move |done, total| {
+        progress.verifying(done, total);
+        flag.load(Ordering::Relaxed)
+    };
+    let looked = blocking(move || {
+        Ok(match hashed {
+            Hashed::Now => cache.prove(&digest, Box::new(watch)),
+            Hashed::ByWhoeverUsesIt => cache.find(&digest),
+        })
     });
-    let proved = proved.await.map_err(|error| unwritable(&error));
+    let looked = looked.await.map_err(|error| unwritable(&error));
     drop(wanted);
-    proved
+    looked
 }
 
 /// Waits until nobody else fetches it, and says whether it had to.

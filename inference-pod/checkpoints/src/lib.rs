@@ -5,6 +5,7 @@ pub mod artifact;
 mod cache;
 pub mod digest;
 mod fetch;
+mod files;
 mod layout;
 pub mod push;
 mod refusal;
@@ -14,5 +15,6 @@ pub mod verify;
 
 pub use cache::Cache;
 pub use fetch::{Effort, Fetcher, Held, Progress, Receipt, Settings, Stage};
+pub use files::{Files, OpenFile, Watch};
 pub use refusal::{Refusal, Stopped};
 pub use store::Timeouts;

@@ -48,7 +48,7 @@ impl<P: Send + 'static> Fetching<P> {
         let started = Instant::now();
         let mut job = self.runtime.spawn({
             let progress = progress.clone();
-            async move { fetcher.fetch(&model.checkpoint, model.access.as_ref(), &progress).await }
+            async move { fetcher.find(&model.checkpoint, model.access.as_ref(), &progress).await }
         });
         self.runtime.spawn(async move {
             let told = tell(&progress, &mouth);

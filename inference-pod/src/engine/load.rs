@@ -1,16 +1,16 @@
-//! The loader thread: verifies, loads and warms up one checkpoint at a time and hands whole pipelines over. What came
-//! from a store was hashed by this process on its way, and is pinned in the cache since: it is not hashed again.
+//! The loader thread: loads, verifies and warms up one checkpoint at a time and hands whole pipelines over. Bytes are
+//! hashed while they are loaded, and nothing computes with them before all of them have turned out to be right. What came
+//! from a store was hashed by this process on its way, and is pinned in the cache since: it is not hashed again. What lay
+//! in the cache before is; if it is spoilt it leaves, and is fetched anew.
 //! Knows files and the Loader; does not know what else is resident, only the room that it was given.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{DesiredModel, ModelState, RefusalReason, Source};
-use easel_checkpoints::verify::{self, Verified};
-use easel_checkpoints::{Fetcher, Held, Refusal, Stopped};
+use easel_checkpoints::{Fetcher, Files, Held, Refusal, Stopped, Watch};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
@@ -58,7 +58,12 @@ pub(super) struct Ready<P> {
 #[derive(Debug)]
 pub(super) enum Failure {
     Refused(Refusal),
-    NoRoom { need_bytes: u64, room_bytes: u64 },
+    NoRoom {
+        need_bytes: u64,
+        room_bytes: u64,
+    },
+    /// The cache's copy was not what its digest names, and has left the cache.
+    Spoilt,
     Cancelled,
 }
 
@@ -130,12 +135,13 @@ impl<L: Loader> Worker<L> {
     }
 
     fn load(&self, order: &Order) -> Result<(L::Pipeline, Duration), Failure> {
-        let (folder, verified) = self.proved(order)?;
-        fits(verified.weight_bytes, order.room_bytes)?;
-        self.say(order.ticket, News::Progress(ModelState::Loading));
+        let files = self.files(order)?;
+        fits(files.verified().weight_bytes, order.room_bytes)?;
+        if files.are_proved() {
+            self.say(order.ticket, News::Progress(ModelState::Loading));
+        }
         let started = Instant::now();
-        let loaded = self.loader.load(folder);
-        let pipeline = loaded.map_err(|error| refuse(&order.model, &error))?;
+        let pipeline = self.proved(order, &files)?;
         // What the device holds can differ from the files: f16 weights are widened on CPUs.
         fits(pipeline.memory_bytes(), order.room_bytes)?;
         wanted(order)?;
@@ -147,13 +153,14 @@ impl<L: Loader> Worker<L> {
         Ok((pipeline, load))
     }
 
-    /// The folder that holds the checkpoint, and what is in it.
-    fn proved<'a>(&self, order: &'a Order) -> Result<(&'a Path, Verified), Failure> {
-        match (&order.held, &order.model.checkpoint.source) {
-            (Some(held), _) => Ok((&held.folder, held.verified)),
+    /// What the order's checkpoint is made of, read by name only so far.
+    fn files<'a>(&'a self, order: &'a Order) -> Result<Files<'a>, Failure> {
+        let model = &order.model;
+        match (&order.held, &model.checkpoint.source) {
+            (Some(held), _) => held.files(self.watch(order)).map_err(|refusal| self.not_those(order, refusal)),
             (None, Source::Folder { path }) => {
-                self.fetcher.check_signature(&order.model.checkpoint)?;
-                Ok((Path::new(path), self.verify(order, path)?))
+                self.fetcher.check_signature(&model.checkpoint)?;
+                Ok(Files::unproved(path, &model.checkpoint.digest, self.watch(order))?)
             }
             (None, source @ (Source::Oci { .. } | Source::S3 { .. })) => {
                 let message = format!("'{source}' was not fetched; this is a fault of the pod, see its log");
@@ -162,21 +169,47 @@ impl<L: Loader> Worker<L> {
         }
     }
 
-    fn verify(&self, order: &Order, path: &str) -> Result<Verified, Failure> {
+    /// A pipeline of bytes that were all hashed, and are the digest's. Bytes that are not are what is wrong, whatever the
+    /// loader made of them.
+    fn proved(&self, order: &Order, files: &Files) -> Result<L::Pipeline, Failure> {
         let started = Instant::now();
-        let mut said = None;
-        let result = verify::folder(path, &order.model.checkpoint.digest, |done_bytes, total_bytes| {
-            let due = said.is_none_or(|said: Instant| said.elapsed() >= PROGRESS_EVERY);
-            if due || done_bytes == total_bytes {
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.loader.load(files)));
+        wanted(order)?;
+        let proved = if matches!(loaded, Ok(Ok(_))) { files.prove() } else { files.prove_unused() };
+        if !files.are_proved() {
+            self.metrics.verify_seconds.observe(started.elapsed().as_secs_f64());
+        }
+        proved.map_err(|stopped| match stopped {
+            Stopped::Refused(refusal) => self.not_those(order, refusal),
+            Stopped::Cancelled => Failure::Cancelled,
+        })?;
+        match loaded {
+            Ok(loaded) => Ok(loaded.map_err(|error| refuse(&order.model, &error))?),
+            Err(_) => Err(failed(&order.model, "the loader panicked; see the log").into()),
+        }
+    }
+
+    /// Bytes that are not the digest's: of the cache, they leave it.
+    fn not_those(&self, order: &Order, refusal: Refusal) -> Failure {
+        let Some(held) = &order.held else { return Failure::Refused(refusal) };
+        match self.fetcher.discard(held) {
+            Ok(()) => Failure::Spoilt,
+            Err(refusal) => Failure::Refused(refusal),
+        }
+    }
+
+    /// Says how far the hashing is, and hears whether the checkpoint is still wanted.
+    fn watch<'a>(&'a self, order: &'a Order) -> Watch<'a> {
+        let said = Mutex::new((None::<Instant>, 0));
+        Box::new(move |done_bytes, total_bytes| {
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = said.0.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) || done_bytes == total_bytes;
+            // Several threads hash, and a later word may come first.
+            if due && done_bytes >= said.1 {
                 self.say(order.ticket, News::Progress(ModelState::Verifying { done_bytes, total_bytes }));
-                said = Some(Instant::now());
+                *said = (Some(Instant::now()), done_bytes);
             }
             wanted(order).is_ok()
-        });
-        self.metrics.verify_seconds.observe(started.elapsed().as_secs_f64());
-        result.map_err(|stopped| match stopped {
-            Stopped::Refused(refusal) => Failure::Refused(refusal),
-            Stopped::Cancelled => Failure::Cancelled,
         })
     }
 }

@@ -188,6 +188,7 @@ impl<P: Pipeline> Residents<P> {
             News::Fetched(Err(refusal)) | News::Done(Err(Failure::Refused(refusal))) => {
                 self.refuse(&flight, refusal, now);
             }
+            News::Done(Err(Failure::Spoilt)) => self.begin_again(&flight),
             News::Done(Err(Failure::NoRoom { need_bytes, room_bytes })) => {
                 self.no_room(&flight, need_bytes, room_bytes, now);
             }
@@ -237,6 +238,13 @@ impl<P: Pipeline> Residents<P> {
         let again = pause.map(|pause| pause.as_secs());
         tracing::warn!(model = %flight.model, digest = flight.checkpoint.digest, ?reason, message, again, "model refused");
         slot.state = ModelState::Refused { reason, message };
+    }
+
+    /// What was in the cache was not the checkpoint, and is not there any more.
+    fn begin_again(&mut self, load: &InFlight) {
+        if let Some(slot) = self.slot_of(load) {
+            (slot.state, slot.next) = (not_begun(&load.checkpoint.source), Next::Begin);
+        }
     }
 
     fn no_room(&mut self, load: &InFlight, need_bytes: u64, room_bytes: u64, now: Instant) {

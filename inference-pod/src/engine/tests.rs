@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source};
 use easel_api::images::{Quality, SamplerKind};
 use easel_checkpoints::digest::Listing;
-use easel_checkpoints::{Effort, Settings, Timeouts};
+use easel_checkpoints::{Effort, Files, Settings, Timeouts};
 use prometheus_client::registry::Registry;
 use std::sync::Mutex;
 
@@ -25,8 +25,8 @@ struct MoodyLoader(Arc<Mutex<Receiver<()>>>);
 impl Loader for MoodyLoader {
     type Pipeline = Moody;
 
-    fn load(&self, folder: &Path) -> Result<Moody, LoadError> {
-        assert!(!folder.ends_with("panics"), "the loader panics");
+    fn load(&self, files: &Files) -> Result<Moody, LoadError> {
+        assert!(!files.path("").ends_with("panics"), "the loader panics");
         Ok(Moody { permits: self.0.clone() })
     }
 

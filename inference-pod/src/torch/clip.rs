@@ -1,8 +1,7 @@
 //! CLIP's text encoder: tokens in, one vector a token out.
 //! Transcribed from transformers 5.23.0, `models/clip/modeling_clip.py`; fields are named as checkpoint keys.
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 use super::config::Config;
@@ -46,9 +45,9 @@ enum Activation {
 
 impl ClipTextModel {
     /// Reads `text_encoder/` of a checkpoint.
-    pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+    pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
         let config = ClipConfig::read(checkpoint)?;
-        let weights = Weights::open(&checkpoint.join(PART), "model", placement).map_err(|error| error.of(PART))?;
+        let weights = Weights::open(checkpoint, PART, "model", placement).map_err(|error| error.of(PART))?;
         Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
     }
 
@@ -104,7 +103,7 @@ impl ClipTextModel {
 impl ClipConfig {
     /// transformers writes defaults of its base class into every config, so unknown options are not refused here;
     /// unknown keys among the weights are.
-    fn read(checkpoint: &Path) -> Result<Self, LoadError> {
+    fn read(checkpoint: &Files) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "text_encoder/config.json")?;
         if config.take_or("use_attention_mask", false)? {
             return Err(config.unsupported("use_attention_mask", true));

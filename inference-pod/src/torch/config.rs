@@ -1,8 +1,7 @@
 //! Reads a component's `config.json` so that no option is passed over in silence.
 //! Knows JSON and defaults; the components say which options they implement.
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -26,9 +25,9 @@ pub enum OneOrMany<T> {
 }
 
 impl Config {
-    /// Reads `folder/file`, such as `unet/config.json`.
-    pub fn read(folder: &Path, file: &str) -> Result<Self, LoadError> {
-        let bytes = std::fs::read(folder.join(file)).map_err(|source| match source.kind() {
+    /// Reads a file of a checkpoint, such as `unet/config.json`.
+    pub fn read(checkpoint: &Files, file: &str) -> Result<Self, LoadError> {
+        let bytes = checkpoint.read(file).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => {
                 LoadError::Unsupported(format!("{file} is missing; a checkpoint is a folder in the diffusers layout"))
             }
@@ -40,9 +39,9 @@ impl Config {
     }
 
     /// The same, or an empty config where there is no such file.
-    pub fn read_optional(folder: &Path, file: &str) -> Result<Self, LoadError> {
-        if folder.join(file).exists() {
-            return Self::read(folder, file);
+    pub fn read_optional(checkpoint: &Files, file: &str) -> Result<Self, LoadError> {
+        if checkpoint.contains(file) {
+            return Self::read(checkpoint, file);
         }
         Ok(Self { file: file.to_owned(), options: Map::new() })
     }

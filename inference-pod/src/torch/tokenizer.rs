@@ -1,10 +1,9 @@
 //! Turns a prompt into CLIP's tokens: begin, words, end, padding up to the model's length.
 //! Knows the files of both generations of exports; does not know the text encoder.
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use serde::Deserialize;
-use tokenizers::models::bpe::BPE;
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -52,20 +51,20 @@ struct SpecialTokens {
 
 impl ClipTokenizer {
     /// Reads `tokenizer/` of a checkpoint. `max_length` is what the text encoder has positions for.
-    pub fn load(checkpoint: &Path, max_length: usize) -> Result<Self, LoadError> {
+    pub fn load(checkpoint: &Files, max_length: usize) -> Result<Self, LoadError> {
         let mut config = Config::read_optional(checkpoint, "tokenizer/tokenizer_config.json")?;
         // transformers writes 1e30 for "no limit", so it is read as a float.
         let asked: f64 = config.take_or("model_max_length", DEFAULT_LENGTH)?;
         let length = max_length.min(asked as usize);
         let special = SpecialTokens::read(checkpoint, &mut config)?;
-        Self::build(&checkpoint.join(PART), &special, length)
-            .map_err(|source| LoadError::Failed { part: PART.to_owned(), source })
+        Self::build(checkpoint, &special, length).map_err(|source| LoadError::Failed { part: PART.to_owned(), source })
     }
 
-    fn build(folder: &Path, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
-        let whole = folder.join("tokenizer.json");
-        let mut tokenizer =
-            if whole.exists() { Tokenizer::from_file(whole)? } else { from_vocab_and_merges(folder, special)? };
+    fn build(checkpoint: &Files, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
+        let mut tokenizer = match checkpoint.read("tokenizer/tokenizer.json") {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => from_vocab_and_merges(checkpoint, special)?,
+            whole => Tokenizer::from_bytes(whole?)?,
+        };
         let added = tokenizer.get_post_processor().map_or(0, |processor| {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
@@ -101,7 +100,7 @@ impl ClipTokenizer {
 impl SpecialTokens {
     /// transformers 5.23.0, `tokenization_utils_base.py`: `special_tokens_map.json` overrides the config, unless the
     /// config is of the generation that lists `added_tokens_decoder`.
-    fn read(checkpoint: &Path, config: &mut Config) -> Result<Self, LoadError> {
+    fn read(checkpoint: &Files, config: &mut Config) -> Result<Self, LoadError> {
         let mut map = Config::read_optional(checkpoint, "tokenizer/special_tokens_map.json")?;
         let map_is_newer = config.take::<serde_json::Value>("added_tokens_decoder")?.is_none();
         let mut token = |key: &str, default: &str| -> Result<String, LoadError> {
@@ -116,12 +115,14 @@ impl SpecialTokens {
 }
 
 /// What transformers' `CLIPTokenizer` builds of the two files that exports before `tokenizer.json` have.
-fn from_vocab_and_merges(folder: &Path, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
-    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-    if !vocab.exists() || !merges.exists() {
+fn from_vocab_and_merges(checkpoint: &Files, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
+    let [vocab, merges] = ["tokenizer/vocab.json", "tokenizer/merges.txt"];
+    if !checkpoint.contains(vocab) || !checkpoint.contains(merges) {
         return Err("there is neither tokenizer.json nor vocab.json and merges.txt".into());
     }
-    let model = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy())
+    let (vocab, merges) = (read_vocab(&checkpoint.read(vocab)?)?, read_merges(&checkpoint.read(merges)?)?);
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges)
         .unk_token(special.end.clone())
         .end_of_word_suffix("</w>".to_owned())
         .build()?;
@@ -137,6 +138,24 @@ fn from_vocab_and_merges(folder: &Path, special: &SpecialTokens) -> tokenizers::
     let around = RobertaProcessing::new((special.end.clone(), end), (special.begin.clone(), begin));
     tokenizer.with_post_processor(Some(around.trim_offsets(false).add_prefix_space(false)));
     Ok(tokenizer)
+}
+
+/// tokenizers 0.23.2, `models/bpe/model.rs`, which reads files only: what is no number is no token.
+fn read_vocab(bytes: &[u8]) -> tokenizers::Result<Vocab> {
+    let vocab: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    let ids = vocab.into_iter().filter(|(_, id)| id.is_number());
+    let read = |(token, id): (String, serde_json::Value)| Some((token, u32::try_from(id.as_u64()?).ok()?));
+    ids.map(|entry| read(entry).ok_or_else(|| "vocab.json has an id that is no id".into())).collect()
+}
+
+/// The same file: two tokens a line, below a line that names the version.
+fn read_merges(bytes: &[u8]) -> tokenizers::Result<Vec<(String, String)>> {
+    let lines = std::str::from_utf8(bytes)?.lines().filter(|line| !line.starts_with("#version"));
+    let pair = |(rank, line): (usize, &str)| match line.split_once(' ') {
+        Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
+        Some(_) | None => Err(format!("merges.txt: merge {} is no pair of tokens", rank + 1).into()),
+    };
+    lines.enumerate().map(pair).collect()
 }
 
 fn token_id(tokenizer: &Tokenizer, token: &str) -> tokenizers::Result<u32> {

@@ -6,8 +6,7 @@ mod config;
 mod time;
 mod transformer;
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 use self::blocks::{DownBlock, MidBlock, UpBlock};
@@ -38,10 +37,10 @@ pub struct UNet2DConditionModel {
 
 impl UNet2DConditionModel {
     /// Reads `unet/` of a checkpoint.
-    pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+    pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
         let config = UNetConfig::read(checkpoint)?;
         let stem = "diffusion_pytorch_model";
-        let weights = Weights::open(&checkpoint.join(PART), stem, placement).map_err(|error| error.of(PART))?;
+        let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
         Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
     }
 

@@ -5,8 +5,7 @@ mod blocks;
 mod config;
 mod encoder;
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 use self::blocks::{MidBlock, UpDecoderBlock};
@@ -33,19 +32,19 @@ pub struct AutoencoderKl {
 
 impl AutoencoderKl {
     /// Reads the decoder in `vae/` of a checkpoint.
-    pub fn load(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+    pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
         Self::load_parts(checkpoint, placement, false)
     }
 
     /// Reads both halves.
-    pub fn load_with_encoder(checkpoint: &Path, placement: Placement) -> Result<Self, LoadError> {
+    pub fn load_with_encoder(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
         Self::load_parts(checkpoint, placement, true)
     }
 
-    fn load_parts(checkpoint: &Path, placement: Placement, encodes: bool) -> Result<Self, LoadError> {
+    fn load_parts(checkpoint: &Files, placement: Placement, encodes: bool) -> Result<Self, LoadError> {
         let config = VaeConfig::read(checkpoint)?;
         let stem = "diffusion_pytorch_model";
-        let weights = Weights::open(&checkpoint.join(PART), stem, placement).map_err(|error| error.of(PART))?;
+        let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
         Self::build(&config, &weights, placement, encodes).map_err(|error| error.of(PART))
     }
 

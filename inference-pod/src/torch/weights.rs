@@ -5,10 +5,10 @@ mod files;
 mod fill;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use easel_checkpoints::{Files, OpenFile};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use tch::{Kind, Tensor};
@@ -73,22 +73,25 @@ impl WeightsError {
 
 /// The tensors of one model, still on disk. Tensors that are asked for have their shape and place at once, and their
 /// values when [`Weights::finish`] has read them all: so what does not fit is refused before gigabytes are read, files
-/// are read in their order and by several threads, and parts that nobody asks for (such as a VAE's encoder) cost nothing.
+/// are read in their order and by several threads, and parts that nobody asks for (such as a VAE's encoder) take no memory.
 #[derive(Debug)]
-pub struct Weights {
+pub struct Weights<'a> {
     folder: PathBuf,
-    files: Vec<WeightsFile>,
+    files: Vec<WeightsFile<'a>>,
     entries: BTreeMap<String, Entry>,
     placement: Placement,
     pending: RefCell<Vec<Pending>>,
-    taken: RefCell<BTreeSet<String>>,
+    /// A tensor that is asked for twice is read once.
+    taken: RefCell<BTreeMap<String, Tensor>>,
     bytes: Cell<u64>,
 }
 
 #[derive(Debug)]
-struct WeightsFile {
+struct WeightsFile<'a> {
     path: PathBuf,
-    file: File,
+    file: OpenFile<'a>,
+    /// Where the header ends.
+    data_start: u64,
 }
 
 #[derive(Debug)]
@@ -99,11 +102,17 @@ struct Entry {
     info: TensorInfo,
 }
 
-impl Weights {
-    /// Opens `{stem}.safetensors` in a folder: whole, in shards (`{stem}-00001-of-00002`), or a 16-bit variant.
-    pub fn open(folder: &Path, stem: &'static str, placement: Placement) -> Result<Self, WeightsError> {
+impl<'a> Weights<'a> {
+    /// Opens `{stem}.safetensors` in a folder of a checkpoint: whole, in shards (`{stem}-00001-of-00002`), or a 16-bit
+    /// variant.
+    pub fn open(
+        checkpoint: &'a Files,
+        folder: &str,
+        stem: &'static str,
+        placement: Placement,
+    ) -> Result<Self, WeightsError> {
         let mut weights = Self {
-            folder: folder.to_owned(),
+            folder: checkpoint.path(folder),
             files: Vec::new(),
             entries: BTreeMap::new(),
             placement,
@@ -111,15 +120,18 @@ impl Weights {
             taken: RefCell::default(),
             bytes: Cell::new(0),
         };
-        for path in find_files(folder, stem)? {
-            weights.add(&path)?;
+        for name in find_files(checkpoint, folder, stem)? {
+            let file = format!("{folder}/{name}");
+            let path = checkpoint.path(&file);
+            match checkpoint.open(&file) {
+                Ok(file) => weights.add(&path, file)?,
+                Err(source) => return Err(WeightsError::Read { path, source }),
+            }
         }
         Ok(weights)
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
-        let read = |source| WeightsError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(read)?;
+    fn add(&mut self, path: &Path, file: OpenFile<'a>) -> Result<(), WeightsError> {
         let (data_start, metadata) = read_header(path, &file)?;
         for (key, info) in metadata.tensors() {
             let entry =
@@ -128,7 +140,7 @@ impl Weights {
                 return Err(WeightsError::Repeated { path: path.to_owned(), key });
             }
         }
-        self.files.push(WeightsFile { path: path.to_owned(), file });
+        self.files.push(WeightsFile { path: path.to_owned(), file, data_start });
         Ok(())
     }
 
@@ -147,7 +159,7 @@ impl Weights {
     /// there and not needed.
     pub fn finish(&self, known: &[&str]) -> Result<(), WeightsError> {
         let taken = self.taken.borrow();
-        let is_known = |key: &str| taken.contains(key) || known.iter().any(|prefix| key.starts_with(prefix));
+        let is_known = |key: &str| taken.contains_key(key) || known.iter().any(|prefix| key.starts_with(prefix));
         let unknown: Vec<&String> = self.entries.keys().filter(|key| !is_known(key)).collect();
         if let Some(first) = unknown.first() {
             let keys = unknown.iter().take(LISTED_KEYS).map(|key| (*key).clone()).collect();
@@ -166,6 +178,9 @@ impl Weights {
     }
 
     fn take(&self, key: String, shape: &[i64]) -> Result<Tensor, WeightsError> {
+        if let Some(taken) = self.taken.borrow().get(&key).filter(|taken| taken.size() == shape) {
+            return Ok(taken.shallow_clone());
+        }
         let path = self.path_of(&key);
         let Some(Entry { file, offset, info }) = self.entries.get(&key) else {
             return Err(WeightsError::Missing { path, key });
@@ -185,7 +200,7 @@ impl Weights {
         self.bytes.set(self.bytes.get() + (tensor.numel() * kind.elt_size_in_bytes()) as u64);
         let target = tensor.shallow_clone();
         self.pending.borrow_mut().push(Pending { file: *file, offset: *offset, stored, target });
-        self.taken.borrow_mut().insert(key);
+        self.taken.borrow_mut().insert(key, tensor.shallow_clone());
         Ok(tensor)
     }
 }
@@ -193,7 +208,7 @@ impl Weights {
 /// All keys below one prefix, as a module of the reference sees its own.
 #[derive(Clone, Debug)]
 pub struct Section<'a> {
-    weights: &'a Weights,
+    weights: &'a Weights<'a>,
     prefix: String,
 }
 

@@ -38,11 +38,11 @@ fn edit_request(golden: &Golden, sampler: SamplerKind) -> PictureRequest {
 fn the_vae_encodes_the_same_and_in_the_likeliest_way() {
     for model in MODELS {
         let golden = Golden::open(model);
-        let folder = golden::folder().join(model);
-        let vae = AutoencoderKl::load_with_encoder(&folder, Placement::REFERENCE).unwrap();
+        let files = golden::files(model);
+        let vae = AutoencoderKl::load_with_encoder(&files, Placement::REFERENCE).unwrap();
         let pixels = golden.get("picture").permute([2, 0, 1]).unsqueeze(0).to_kind(Kind::Float) / 127.5 - 1.0;
         golden.assert_close("encoded", &vae.encode(&pixels).unwrap());
-        assert!(AutoencoderKl::load(&folder, Placement::REFERENCE).unwrap().encode(&pixels).is_none());
+        assert!(AutoencoderKl::load(&files, Placement::REFERENCE).unwrap().encode(&pixels).is_none());
     }
 }
 
@@ -50,7 +50,7 @@ fn the_vae_encodes_the_same_and_in_the_likeliest_way() {
 fn the_unet_that_sees_a_picture_computes_the_same() {
     for model in MODELS {
         let golden = Golden::open(model);
-        let unet = UNet2DConditionModel::load(&golden::folder().join(model), Placement::REFERENCE).unwrap();
+        let unet = UNet2DConditionModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
         golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), golden.get("text")));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 /// Largest difference allowed of any value in f32: libtorch's kernels add in another order on other CPUs.
@@ -18,6 +19,10 @@ pub(crate) struct Golden {
 
 pub(crate) fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("goldens")
+}
+
+pub(crate) fn files(name: &str) -> Files<'static> {
+    Files::trusted(&folder().join(name)).unwrap()
 }
 
 pub(crate) fn manifest() -> serde_json::Value {

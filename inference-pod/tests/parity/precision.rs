@@ -41,7 +41,7 @@ fn bf16_on_a_cpu_draws_nearly_the_same() {
     let placement = Placement::choose(DeviceChoice::Cpu, Dtype::Bf16).unwrap();
     for model in golden::MODELS {
         let whole = checkpoint::load(model);
-        let brief = TorchLoader::new(placement).load(&golden::folder().join(model)).unwrap();
+        let brief = TorchLoader::new(placement).load(&golden::files(model)).unwrap();
         assert_eq!(brief.memory_bytes() * 2, whole.memory_bytes());
         let request = request(model, SamplerKind::Ddim);
         let (whole, brief) = (run(&whole, &request), run(&brief, &request));

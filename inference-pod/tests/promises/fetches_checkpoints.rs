@@ -162,6 +162,27 @@ async fn a_renewed_credential_is_used_at_once_and_reloads_nothing() {
 }
 
 #[tokio::test]
+async fn a_copy_in_the_cache_is_drawn_with_and_a_spoilt_one_is_fetched_again_first() {
+    let (world, registry) = world().await;
+    let model = desired(MODEL, registry.push("a"));
+    let folder =
+        registry.cache.path().join("snapshots").join(&model.checkpoint.digest["sha256:".len()..]).join("files");
+    let weights = folder.join("unet/diffusion_pytorch_model.safetensors");
+    for (generation, (flips, sent)) in [(false, 2), (false, 2), (true, 4)].into_iter().enumerate() {
+        if flips {
+            std::fs::write(&weights, [8; 1000]).unwrap();
+        }
+        let generation = 2 * generation as u64 + 1;
+        world.operator.hold(generation, vec![model.clone()]).await;
+        world.operator.report_until(|report| is_ready(report, MODEL)).await;
+        assert_eq!(registry.inner.lock().unwrap().blobs_sent, sent);
+        assert_eq!(std::fs::read(&weights).unwrap(), [7; 1000]);
+        world.operator.hold(generation + 1, vec![]).await;
+        world.operator.report_until(|report| report.memory.used_bytes == 0).await;
+    }
+}
+
+#[tokio::test]
 async fn the_former_checkpoint_draws_while_the_next_one_can_not_be_fetched() {
     let (world, registry) = world().await;
     let former = desired(MODEL, registry.push("a"));

@@ -99,7 +99,9 @@ async fn sigterm_does_not_wait_for_a_checkpoint_that_loads() {
     let (mut binary, address) = Binary::start(folder.path(), &["--fake-load-ms=600000"]);
     let operator = authority.client(&authority, Some(&Identity::Operator.uri()), address);
     operator.hold(1, vec![desired(MODEL, checkpoint(&folder.path().join("model"), "a"))]).await;
-    operator.report_until(|report| report.models[0].state == ModelState::Loading).await;
+    // It hashes what it loads, and has begun to.
+    let loads = |state: &ModelState| matches!(state, ModelState::Verifying { done_bytes: 1.., .. });
+    operator.report_until(|report| loads(&report.models[0].state)).await;
     binary.terminate();
     let ended = tokio::task::spawn_blocking(move || binary.0.wait().unwrap());
     assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().code(), Some(0));

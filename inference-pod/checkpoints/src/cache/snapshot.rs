@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Cache, STAGE, missing_is_fine};
 use crate::artifact;
-use crate::digest::{self, Digest, Listing};
-use crate::layout;
+use crate::digest::{Digest, Listing};
+use crate::files::{Files, Wanted, Watch};
+use crate::refusal::Stopped;
 use crate::verify::Verified;
 
 /// What a checkpoint's digest is of. It names the digest of every file.
@@ -53,10 +54,15 @@ impl Proof {
     }
 }
 
+/// What each file of a snapshot must hash to.
+pub(crate) type Named = BTreeMap<Vec<u8>, Digest>;
+
 /// What a look at a snapshot says.
 #[derive(Debug)]
 pub(crate) enum Whole {
     Proved(PathBuf, Verified),
+    /// There by its names, and not hashed: whoever uses it must.
+    There(PathBuf, Verified, Named),
     /// There, but not what the digest names: torn by a power cut, or a bit has flipped.
     Spoilt,
     Absent,
@@ -96,26 +102,29 @@ impl Cache {
         Ok(snapshot.join("files"))
     }
 
-    /// Hashes a snapshot, if there is one. The caller has a pin.
-    pub(crate) fn prove(&self, of: &Digest, progress: impl FnMut(u64, u64) -> bool) -> Whole {
+    /// Looks at a snapshot's names, if there is one. The caller has a pin.
+    pub(crate) fn find(&self, of: &Digest) -> Whole {
         let snapshot = self.snapshot_path(of);
-        let folder = snapshot.join("files");
         let Some(proof) = self.proof(of) else {
             return if snapshot.exists() { Whole::Spoilt } else { Whole::Absent };
         };
         let Some(named) = proof.files().filter(|_| Digest::of(proof.bytes()) == *of) else { return Whole::Spoilt };
-        let Ok(listing) = Listing::read_all(&folder) else { return Whole::Spoilt };
-        let files: Vec<_> = listing.files().map(|(path, bytes)| (path.to_vec(), bytes)).collect();
-        if !files.iter().map(|(path, _)| path).eq(named.keys()) {
-            return Whole::Spoilt;
+        match listed(&snapshot.join("files"), &named) {
+            Some(verified) => Whole::There(snapshot.join("files"), verified, named),
+            None => Whole::Spoilt,
         }
-        match digest::hash_files(&folder, &files, progress) {
-            Ok(Some(hashes)) if hashes.iter().eq(named.values()) => {
-                let weight_bytes = layout::weight_bytes(listing.files());
-                Whole::Proved(folder, Verified { total_bytes: listing.total_bytes(), weight_bytes })
-            }
-            Ok(Some(_)) | Err(_) => Whole::Spoilt,
-            Ok(None) => Whole::Cancelled,
+    }
+
+    /// Hashes a snapshot, if there is one. The caller has a pin.
+    pub(crate) fn prove(&self, of: &Digest, watch: Watch) -> Whole {
+        let (folder, named) = match self.find(of) {
+            Whole::There(folder, _, named) => (folder, named),
+            other => return other,
+        };
+        match snapshot(&folder, &named, watch).map(|files| files.prove()) {
+            Some(Ok(verified)) => Whole::Proved(folder, verified),
+            Some(Err(Stopped::Refused(_))) | None => Whole::Spoilt,
+            Some(Err(Stopped::Cancelled)) => Whole::Cancelled,
         }
     }
 
@@ -134,4 +143,16 @@ impl Cache {
         }
         missing_is_fine(fs::remove_dir_all(self.snapshot_path(of)))
     }
+}
+
+fn listed(folder: &Path, named: &Named) -> Option<Verified> {
+    let files = snapshot(folder, named, Box::new(|_, _| true))?;
+    Some(files.verified())
+}
+
+/// The files of a snapshot, unless others lie there than are named.
+pub(crate) fn snapshot<'a>(folder: &Path, named: &Named, watch: Watch<'a>) -> Option<Files<'a>> {
+    let listing = Listing::read_all(folder).ok()?;
+    let same = listing.files().map(|(path, _)| path).eq(named.keys());
+    same.then(|| Files::new(folder, listing, Wanted::Each(named.clone()), watch))
 }

@@ -81,6 +81,37 @@ async fn a_flipped_bit_on_disk_is_fetched_again_and_not_served() {
 }
 
 #[tokio::test]
+async fn what_is_found_is_hashed_by_whoever_reads_it_and_leaves_when_it_is_spoilt() {
+    let world = World::new().await;
+    let (checkpoint, fetcher) = (world.push(&files(0)), world.fetcher());
+    let progress = Arc::new(Progress::default());
+    let weights = fetch(&fetcher, &checkpoint).await.unwrap().folder.join(WEIGHTS);
+    let bytes = std::fs::read(&weights).unwrap();
+    let held = fetcher.find(&checkpoint, None, &progress).await.unwrap();
+    assert!(held.receipt.hit && progress.stage() == Stage::Asking);
+    let found = held.files(Box::new(|_, _| true)).unwrap();
+    assert!(!found.are_proved() && found.prove().is_ok());
+    let flipped: Vec<u8> = bytes.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == 99)).collect();
+    std::fs::write(&weights, flipped).unwrap();
+    let held = fetcher.find(&checkpoint, None, &progress).await.unwrap();
+    held.files(Box::new(|_, _| true)).unwrap().prove().unwrap_err();
+    fetcher.discard(&held).unwrap();
+    let held = fetcher.find(&checkpoint, None, &progress).await.unwrap();
+    assert!(!held.receipt.hit && held.files(Box::new(|_, _| true)).unwrap().are_proved());
+    assert_holds(&held.folder, &files(0));
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_from_the_cache_is_fetched_again() {
+    let world = World::new().await;
+    let (checkpoint, fetcher) = (world.push(&files(0)), world.fetcher());
+    std::fs::remove_file(fetch(&fetcher, &checkpoint).await.unwrap().folder.join(WEIGHTS)).unwrap();
+    let held = fetcher.find(&checkpoint, None, &Arc::default()).await.unwrap();
+    assert!(!held.receipt.hit);
+    assert_holds(&held.folder, &files(0));
+}
+
+#[tokio::test]
 async fn files_that_checkpoints_share_are_fetched_and_stored_once() {
     let world = World::new().await;
     fetch(&world.fetcher(), &world.push(&files(0))).await.unwrap();

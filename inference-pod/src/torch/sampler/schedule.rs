@@ -2,8 +2,8 @@
 //! Numbers only, in the precision of diffusers 0.42.1, `schedulers/scheduling_ddim.py` and `scheduling_euler_discrete.py`.
 
 use std::f64::consts::FRAC_PI_2;
-use std::path::Path;
 
+use easel_checkpoints::Files;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -90,12 +90,12 @@ impl NoiseSchedule {
     /// Reads `scheduler/` of a checkpoint as `StableDiffusionPipeline` does: it sets `steps_offset` to 1 and
     /// `clip_sample` to false whatever the file says, because files of 2022 say it wrongly
     /// (`pipelines/stable_diffusion/pipeline_stable_diffusion.py`, `__init__`).
-    pub fn read_corrected(checkpoint: &Path) -> Result<Self, LoadError> {
+    pub fn read_corrected(checkpoint: &Files) -> Result<Self, LoadError> {
         Ok(Self { steps_offset: 1, clip_sample: None, ..Self::read(checkpoint)? })
     }
 
     /// Reads `scheduler/` of a checkpoint as it is, as every other pipeline does.
-    pub fn read(checkpoint: &Path) -> Result<Self, LoadError> {
+    pub fn read(checkpoint: &Files) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "scheduler/scheduler_config.json")?;
         let class: String = config.need("_class_name")?;
         if !CLASSES.contains(&class.as_str()) {

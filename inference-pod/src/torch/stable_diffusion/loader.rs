@@ -1,6 +1,6 @@
 //! Makes a pipeline of a folder in the diffusers layout. Refuses by name whatever it would draw wrongly.
 
-use std::path::Path;
+use easel_checkpoints::Files;
 
 use super::guard::guarded;
 use super::{StableDiffusion, Task};
@@ -40,9 +40,9 @@ impl TorchLoader {
 impl Loader for TorchLoader {
     type Pipeline = StableDiffusion;
 
-    fn load(&self, folder: &Path) -> Result<StableDiffusion, LoadError> {
-        let task = check_classes(folder)?;
-        guarded("compute", || Ok(load_parts(folder, task, self.placement))).unwrap_or_else(|error| {
+    fn load(&self, files: &Files) -> Result<StableDiffusion, LoadError> {
+        let task = check_classes(files)?;
+        guarded("compute", || Ok(load_parts(files, task, self.placement))).unwrap_or_else(|error| {
             Err(LoadError::Failed { part: "the checkpoint".to_owned(), source: Box::new(error) })
         })
     }
@@ -52,28 +52,28 @@ impl Loader for TorchLoader {
     }
 }
 
-fn load_parts(folder: &Path, task: Task, placement: Placement) -> Result<StableDiffusion, LoadError> {
+fn load_parts(files: &Files, task: Task, placement: Placement) -> Result<StableDiffusion, LoadError> {
     // Small and likely to be refused first, large last.
-    let vocabulary = Vocabulary::read(folder)?;
+    let vocabulary = Vocabulary::read(files)?;
     let schedule = match task {
-        Task::Generate => NoiseSchedule::read_corrected(folder)?,
-        Task::Edit => NoiseSchedule::read(folder)?,
+        Task::Generate => NoiseSchedule::read_corrected(files)?,
+        Task::Edit => NoiseSchedule::read(files)?,
     };
-    let text_encoder = ClipTextModel::load(folder, placement)?;
-    let tokenizer = ClipTokenizer::load(folder, text_encoder.max_length())?;
+    let text_encoder = ClipTextModel::load(files, placement)?;
+    let tokenizer = ClipTokenizer::load(files, text_encoder.max_length())?;
     let vae = match task {
-        Task::Generate => AutoencoderKl::load(folder, placement)?,
-        Task::Edit => AutoencoderKl::load_with_encoder(folder, placement)?,
+        Task::Generate => AutoencoderKl::load(files, placement)?,
+        Task::Edit => AutoencoderKl::load_with_encoder(files, placement)?,
     };
-    let unet = UNet2DConditionModel::load(folder, placement)?;
+    let unet = UNet2DConditionModel::load(files, placement)?;
     check_fit(task, &text_encoder, &vae, &unet)?;
     Ok(StableDiffusion { task, tokenizer, text_encoder, unet, vae, schedule, vocabulary, placement })
 }
 
 /// `model_index.json`: the pipeline's class and those of its components. The scheduler's is checked where it is read;
 /// the safety checker and its feature extractor are not run.
-fn check_classes(folder: &Path) -> Result<Task, LoadError> {
-    let mut index = Config::read(folder, "model_index.json")?;
+fn check_classes(files: &Files) -> Result<Task, LoadError> {
+    let mut index = Config::read(files, "model_index.json")?;
     let class: String = index.need("_class_name")?;
     let Some((_, task)) = PIPELINES.into_iter().find(|(name, _)| *name == class) else {
         return Err(index.unsupported("_class_name", &class));

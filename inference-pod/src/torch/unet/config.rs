@@ -1,7 +1,6 @@
 //! What `unet/config.json` says, as stages on the way down and up. Refuses by name what this `UNet` does not compute.
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use serde_json::json;
 
 use crate::pipeline::LoadError;
@@ -41,7 +40,7 @@ pub(super) struct AttentionConfig {
 }
 
 impl UNetConfig {
-    pub(super) fn read(checkpoint: &Path) -> Result<Self, LoadError> {
+    pub(super) fn read(checkpoint: &Files) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "unet/config.json")?;
         let (down, mid, up) = stages(&mut config)?;
         let read = Self {

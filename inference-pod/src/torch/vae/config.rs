@@ -1,7 +1,6 @@
 //! What `vae/config.json` says. Refuses by name what it does not compute.
 
-use std::path::Path;
-
+use easel_checkpoints::Files;
 use serde_json::json;
 
 use crate::pipeline::LoadError;
@@ -23,7 +22,7 @@ pub(super) struct VaeConfig {
 }
 
 impl VaeConfig {
-    pub(super) fn read(checkpoint: &Path) -> Result<Self, LoadError> {
+    pub(super) fn read(checkpoint: &Files) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "vae/config.json")?;
         for (key, class) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")] {
             let types = config.take_or(key, vec![class.to_owned()])?;
