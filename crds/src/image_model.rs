@@ -195,7 +195,7 @@ pub struct Defaults {
     pub sampler: Sampler,
 }
 
-/// How noise becomes a picture. FlowMatchEuler is for models trained by flow matching, and they take no other.
+/// How noise becomes a picture. `FlowMatchEuler` is for models trained by flow matching, and they take no other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Sampler {
     #[default]

@@ -136,10 +136,13 @@ impl Sampler {
             Self::Euler(euler) => euler.init_noise_sigma(),
             Self::EulerAncestral(euler) => euler.init_noise_sigma(),
             Self::Heun(heun) => heun.init_noise_sigma(),
-            // The noise schedule keeps the variance at 1.
-            Self::Ddim(_) | Self::Ddpm(_) | Self::DpmSolver(_) | Self::UniPc(_) | Self::Lcm(_) => 1.0,
-            // All noise and no picture.
-            Self::FlowMatchEuler(_) => 1.0,
+            // The noise schedule keeps the variance at 1; flow matching starts from noise alone.
+            Self::Ddim(_)
+            | Self::Ddpm(_)
+            | Self::DpmSolver(_)
+            | Self::UniPc(_)
+            | Self::Lcm(_)
+            | Self::FlowMatchEuler(_) => 1.0,
         }
     }
 

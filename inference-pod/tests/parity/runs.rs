@@ -49,10 +49,10 @@ fn latents_are_the_same_after_every_step_and_so_is_the_picture() {
             let mut job = pipeline.encode(&request(model, sampler)).unwrap();
             for step in 0..4 {
                 pipeline.denoise_step(&mut [&mut job]).unwrap();
-                golden.assert_close(&format!("{}.latents.{step}", sampler), job.latents());
+                golden.assert_close(&format!("{sampler}.latents.{step}"), job.latents());
             }
             let picture = pipeline.decode(&job).unwrap();
-            assert_picture(&picture, golden.get(&format!("{}.image", sampler)));
+            assert_picture(&picture, golden.get(&format!("{sampler}.image")));
         }
     }
 }

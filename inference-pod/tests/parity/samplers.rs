@@ -53,8 +53,8 @@ fn begin(sampler: &Sampler, shape: &[i64]) -> (Tensor, History) {
 fn solve(sampler: &Sampler, outputs: &Tensor) -> Tensor {
     let (mut latents, mut history) = begin(sampler, &outputs.get(0).size());
     let mut kept = Vec::new();
-    for step in 0..sampler.steps() {
-        let moved = sampler.step(&outputs.get(step as i64), step, &latents, &history);
+    for (call, step) in (0..).zip(0..sampler.steps()) {
+        let moved = sampler.step(&outputs.get(call), step, &latents, &history);
         (latents, history) = (moved.latents, moved.history);
         assert!(history.outputs.len() <= 3, "a history is bounded");
         kept.push(latents.shallow_clone());
@@ -74,7 +74,7 @@ fn assert_times(golden: &Golden, name: &str, sampler: &Sampler) {
     let times: Vec<f32> = (0..sampler.steps()).map(|step| sampler.timestep(step)).collect();
     let expected = golden.get(&format!("{name}.timesteps"));
     let difference = max_difference(&Tensor::from_slice(&times), expected);
-    assert!(times.len() as i64 == expected.size()[0] && difference <= 1e-3, "{name}: times are off by {difference}");
+    assert!(times.len() == expected.numel() && difference <= 1e-3, "{name}: times are off by {difference}");
 }
 
 fn sigmas(sampler: &Sampler) -> Option<&[f32]> {
@@ -108,8 +108,8 @@ fn every_sampler_moves_latents_as_diffusers_does_whatever_the_file_says() {
         assert_times(&golden, name, &sampler);
         assert_sigmas(&golden, name, &sampler);
         let found = difference(&sampler, &solve(&sampler, outputs), golden.get(&format!("{name}.latents")));
-        // Written so that NaN fails.
-        if !(found <= TOLERANCE) {
+        let close = found <= TOLERANCE; // false for NaN
+        if !close {
             failed.push(format!("{name}: {found:.1e}"));
         }
         let entry = worst.entry(kind).or_insert((0.0, String::new()));
@@ -131,11 +131,11 @@ fn a_picture_that_moves_at_any_step_ends_the_same_to_the_bit() {
         if !name.contains(".v_prediction.trailing") && !name.starts_with("options.") {
             continue;
         }
-        let (_, sampler) = self::sampler(case);
+        let (_, sampler) = sampler(case);
         let stayed = solve(&sampler, outputs);
         let (mut latents, mut history) = begin(&sampler, &outputs.get(0).size());
-        for step in 0..sampler.steps() {
-            let moved = sampler.step(&outputs.get(step as i64), step, &latents, &history);
+        for (call, step) in (0..).zip(0..sampler.steps()) {
+            let moved = sampler.step(&outputs.get(call), step, &latents, &history);
             (latents, history) = carried(&moved.latents, &moved.history);
         }
         let last = stayed.get(-1).unsqueeze(0);

@@ -64,19 +64,15 @@ impl Heun {
             (latents - picture) / f64::from(sigma)
         };
         let noise = history.noise;
-        match (history.outputs.first(), &history.before) {
-            (Some(first_slope), Some(before)) => {
-                let (sigma, next) = (sigmas[step - 1], sigmas[step]);
-                let slope = (first_slope + slope_at(next)) / 2.0;
-                Moved { latents: before + slope * f64::from(next - sigma), history: History::new(noise) }
-            }
-            _ => {
-                let (sigma, next) = (sigmas[step], sigmas[step + 1]);
-                let slope = slope_at(sigma);
-                let moved = latents + &slope * f64::from(next - sigma);
-                let before = Some(latents.shallow_clone());
-                Moved { latents: moved, history: History { outputs: vec![slope], before, noise } }
-            }
+        if let (Some(first_slope), Some(before)) = (history.outputs.first(), &history.before) {
+            let (sigma, next) = (sigmas[step - 1], sigmas[step]);
+            let slope = (first_slope + slope_at(next)) / 2.0;
+            return Moved { latents: before + slope * f64::from(next - sigma), history: History::new(noise) };
         }
+        let (sigma, next) = (sigmas[step], sigmas[step + 1]);
+        let slope = slope_at(sigma);
+        let moved = latents + &slope * f64::from(next - sigma);
+        let before = Some(latents.shallow_clone());
+        Moved { latents: moved, history: History { outputs: vec![slope], before, noise } }
     }
 }

@@ -63,8 +63,8 @@ impl MultistepLevels {
         karras: bool,
         whole: fn(f64) -> f64,
     ) -> Result<Self, SamplerError> {
-        let mut times: Vec<f64> = schedule.times_above(Spacing::Linspace, count)?;
-        times.iter_mut().for_each(|time| *time = time.round_ties_even());
+        let times = schedule.times_above(Spacing::Linspace, count)?;
+        let mut times: Vec<f64> = times.into_iter().map(f64::round_ties_even).collect();
         let trained = trained(schedule);
         let mut sigmas: Vec<f64> = times.iter().map(|&time| interpolate(&trained, time as f32)).collect();
         if karras {

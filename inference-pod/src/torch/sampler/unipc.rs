@@ -88,7 +88,7 @@ impl UniPc {
 
     /// `multistep_uni_p_bh_update`.
     fn predict(&self, step: usize, order: usize, latents: &Tensor, outputs: &[Tensor]) -> Tensor {
-        if self.levels.sigmas[step] == self.levels.sigmas[step + 1] {
+        if self.levels.sigmas[step] <= self.levels.sigmas[step + 1] {
             return latents.shallow_clone(); // `sigma_min` after Karras' last level, which is the same
         }
         let terms = self.terms(step, order, latents, outputs);
@@ -149,7 +149,7 @@ fn right_side(h: f32, b_h: f32, order: usize) -> Vec<f32> {
 fn solve(ratios: &[f32], right: &[f32]) -> Vec<f64> {
     let count = ratios.len();
     let row = |power: usize| {
-        let left = ratios.iter().map(|&ratio| f64::from(ratio).powi(power as i32));
+        let left = ratios.iter().map(|&ratio| std::iter::repeat_n(f64::from(ratio), power).product());
         left.chain([f64::from(right[power])]).collect::<Vec<f64>>()
     };
     let mut rows: Vec<Vec<f64>> = (0..count).map(row).collect();

@@ -46,6 +46,7 @@ impl Job {
     }
 
     /// A job of the same request that goes on from there, wherever the steps before were taken.
+    #[must_use]
     pub fn resumed(self, progress: Progress) -> Self {
         Self { progress, ..self }
     }
