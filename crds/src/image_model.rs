@@ -195,12 +195,28 @@ pub struct Defaults {
     pub sampler: Sampler,
 }
 
+/// How noise becomes a picture. `FlowMatchEuler` is for models trained by flow matching, and they take no other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Sampler {
     #[default]
     #[serde(rename = "DDIM")]
     Ddim,
+    #[serde(rename = "DDPM")]
+    Ddpm,
     Euler,
+    EulerAncestral,
+    Heun,
+    #[serde(rename = "DPMPP2M")]
+    Dpmpp2m,
+    #[serde(rename = "DPMPP2MKarras")]
+    Dpmpp2mKarras,
+    #[serde(rename = "DPMPP2MSDE")]
+    Dpmpp2mSde,
+    #[serde(rename = "UniPC")]
+    UniPc,
+    #[serde(rename = "LCM")]
+    Lcm,
+    FlowMatchEuler,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

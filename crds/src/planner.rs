@@ -8,7 +8,8 @@ use easel_planner::units::{Bytes, MicroUsdPerHour, PriceError};
 use easel_planner::{ModelId, PoolName};
 
 use crate::{
-    CapacityType, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price, QuantityError, Slo,
+    CapacityType, Defaults, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price,
+    QuantityError, Sampler, Slo,
 };
 
 /// What is wrong with one object by itself. The CRD's schema refuses most of it; what an older schema let through, or
@@ -92,10 +93,27 @@ impl TryFrom<&ImageModel> for Model {
             },
             pools: pools.iter().map(PoolName::new).collect(),
             min_replicas: replicas.min,
-            default_steps: defaults.steps,
+            default_steps: model_calls(defaults),
             slos: slo.iter().map(promise).collect::<Result<_, _>>()?,
             leaving: model.metadata.deletion_timestamp.is_some(),
         })
+    }
+}
+
+/// Of a picture by the defaults. A test of the operator holds it to what pods count.
+pub fn model_calls(defaults: &Defaults) -> u32 {
+    match defaults.sampler {
+        Sampler::Heun => defaults.steps.saturating_mul(2).saturating_sub(1),
+        Sampler::Ddim
+        | Sampler::Ddpm
+        | Sampler::Euler
+        | Sampler::EulerAncestral
+        | Sampler::Dpmpp2m
+        | Sampler::Dpmpp2mKarras
+        | Sampler::Dpmpp2mSde
+        | Sampler::UniPc
+        | Sampler::Lcm
+        | Sampler::FlowMatchEuler => defaults.steps,
     }
 }
 

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 
 import PIL.Image
+import samplers
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -433,6 +434,7 @@ def main():
     torch.set_num_threads(1)
     manifest = {"prompts": PROMPTS, "tensors": {}}
     sizes = {"sd1": (64, 48), "sd2": (80, 48)}
+    sampler_runs = {}
     for name, make in [("sd1", sd1), ("sd2", sd2)]:
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -445,6 +447,7 @@ def main():
         tensors = goldens(pipe, sizes[name])
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
+        sampler_runs |= samplers.runs(name, pipe, sizes[name], PROMPTS)
     for name, make, size in [("edit4", edit4, (64, 48)), ("edit16", edit16, (64, 48))]:
         folder = HERE / name
         shutil.rmtree(folder, ignore_errors=True)
@@ -454,7 +457,11 @@ def main():
         tensors = edits(pipe, size)
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
-    for name, tensors in [("schedules", schedules()), ("solver_steps", solver_steps())]:
+    sampler_solvers, files = samplers.solvers()
+    (HERE / "sampler_solvers.json").write_text(json.dumps(files, indent=1) + "\n")
+    parts = {"schedules": schedules(), "solver_steps": solver_steps()}
+    parts |= {"sampler_solvers": sampler_solvers, "sampler_runs": sampler_runs}
+    for name, tensors in parts.items():
         tensors = {key: value.contiguous() for key, value in tensors.items()}
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)

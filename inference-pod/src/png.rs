@@ -63,10 +63,7 @@ fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
         "" => String::new(),
         text => format!("\nNegative prompt: {}", one_line(text)),
     };
-    let sampler = match sampler {
-        SamplerKind::Ddim => "DDIM",
-        SamplerKind::Euler => "Euler",
-    };
+    let sampler = sampler_name(*sampler);
     let image_guidance = edit.as_ref().map(|edit| format!("Image CFG scale: {}, ", edit.image_guidance_scale));
     let image_guidance = image_guidance.unwrap_or_default();
     let hash = provenance.digest.trim_start_matches("sha256:");
@@ -76,6 +73,23 @@ fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
          Size: {size}, Model hash: {hash}, Model: {}",
         provenance.model
     )
+}
+
+/// As galleries know them.
+fn sampler_name(sampler: SamplerKind) -> &'static str {
+    match sampler {
+        SamplerKind::Ddim => "DDIM",
+        SamplerKind::Ddpm => "DDPM",
+        SamplerKind::Euler => "Euler",
+        SamplerKind::EulerAncestral => "Euler a",
+        SamplerKind::Heun => "Heun",
+        SamplerKind::Dpmpp2m => "DPM++ 2M",
+        SamplerKind::Dpmpp2mKarras => "DPM++ 2M Karras",
+        SamplerKind::Dpmpp2mSde => "DPM++ 2M SDE",
+        SamplerKind::UniPc => "UniPC",
+        SamplerKind::Lcm => "LCM",
+        SamplerKind::FlowMatchEuler => "FlowMatch Euler",
+    }
 }
 
 /// Lines are that form's syntax: a prompt with line breaks could say that it was another one. NUL ends a chunk's text.

@@ -43,6 +43,7 @@ pub struct NewRequest {
     pub pipeline: PipelineId,
     pub key: BatchKey,
     pub jobs: u32,
+    /// Model calls of each job; a sampler may need more than one for a step of its method.
     pub steps: u32,
     /// After this instant an answer is worth nothing.
     pub deadline: Option<Instant>,

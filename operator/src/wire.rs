@@ -67,11 +67,24 @@ pub fn defaults(defaults: &Defaults) -> Result<ModelDefaults, WireError> {
         steps: *steps,
         guidance_scale: *guidance_scale as f32, // 0 to 50: nothing is lost that a picture shows
         size: size.parse::<ImageSize>()?,
-        sampler: match sampler {
-            Sampler::Ddim => SamplerKind::Ddim,
-            Sampler::Euler => SamplerKind::Euler,
-        },
+        sampler: sampler_kind(*sampler),
     })
+}
+
+fn sampler_kind(sampler: Sampler) -> SamplerKind {
+    match sampler {
+        Sampler::Ddim => SamplerKind::Ddim,
+        Sampler::Ddpm => SamplerKind::Ddpm,
+        Sampler::Euler => SamplerKind::Euler,
+        Sampler::EulerAncestral => SamplerKind::EulerAncestral,
+        Sampler::Heun => SamplerKind::Heun,
+        Sampler::Dpmpp2m => SamplerKind::Dpmpp2m,
+        Sampler::Dpmpp2mKarras => SamplerKind::Dpmpp2mKarras,
+        Sampler::Dpmpp2mSde => SamplerKind::Dpmpp2mSde,
+        Sampler::UniPc => SamplerKind::UniPc,
+        Sampler::Lcm => SamplerKind::Lcm,
+        Sampler::FlowMatchEuler => SamplerKind::FlowMatchEuler,
+    }
 }
 
 pub fn limits(limits: &Limits) -> ModelLimits {
@@ -102,6 +115,30 @@ mod tests {
         let bad = with(model("art", "m"), json!({"defaults": {"size": "63x64"}}));
         assert!(matches!(desired(&id, &bad, None), Err(WireError::Size(_))));
         assert!(matches!(check(&bad), Err(WireError::Size(_))));
+    }
+
+    #[test]
+    fn every_sampler_that_a_pod_knows_can_be_a_default_and_costs_the_same_to_both() {
+        let names = [
+            "DDIM",
+            "DDPM",
+            "Euler",
+            "EulerAncestral",
+            "Heun",
+            "DPMPP2M",
+            "DPMPP2MKarras",
+            "DPMPP2MSDE",
+            "UniPC",
+            "LCM",
+            "FlowMatchEuler",
+        ];
+        for (name, kind) in names.into_iter().zip(SamplerKind::ALL) {
+            let written = with(model("art", "m"), json!({"defaults": {"sampler": name, "steps": 20}}));
+            let wire = defaults(&written.spec.defaults).unwrap();
+            assert_eq!(wire.sampler, kind);
+            assert_eq!(easel_crds::planner::model_calls(&written.spec.defaults), kind.model_calls(20), "{name}");
+        }
+        assert_eq!(names.len(), SamplerKind::ALL.len());
     }
 
     #[test]

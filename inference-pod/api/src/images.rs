@@ -2,6 +2,7 @@
 //! Parses at the edge: a [`Generation`] is always drawable within the model's limits.
 
 mod edits;
+mod sampler;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,7 @@ use crate::error::ApiError;
 pub use edits::{
     EDITS_PATH, EditRequest, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile, PictureFormat,
 };
+pub use sampler::SamplerKind;
 
 pub const GENERATIONS_PATH: &str = "/v1/images/generations";
 pub const MODELS_PATH: &str = "/v1/models";
@@ -103,15 +105,6 @@ pub enum Moderation {
 pub enum ResponseFormat {
     Url,
     B64Json,
-}
-
-/// The noise side, by diffusers' names.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SamplerKind {
-    #[default]
-    Ddim,
-    Euler,
 }
 
 /// What shall be drawn: every field decided and within the model's limits.

@@ -128,7 +128,7 @@ impl<P: Pipeline> Engine<P> {
         };
         let id = RequestId(self.next_request);
         self.next_request += 1;
-        let (jobs, steps) = (request.generation.n, picture.steps);
+        let (jobs, steps) = (request.generation.n, picture.sampler.model_calls(picture.steps));
         let new = NewRequest { id, pipeline, key, jobs, steps, deadline: request.deadline };
         let jobs = self.scheduler.admit(&new, request.arrival).map_err(|full| DrawError::QueueFull {
             waiting: full.waiting as u32,

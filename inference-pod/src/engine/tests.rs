@@ -15,7 +15,7 @@ use super::*;
 use crate::pipeline::{BatchKey, LoadError, Pipeline, PipelineError};
 use crate::vocabulary::Vocabulary;
 
-/// Does what the prompt says; each step needs a permit.
+/// Does what the prompt says; each step needs a permit. A picture's bytes say its seed and steps, added up.
 struct Moody {
     permits: Arc<Mutex<Receiver<()>>>,
 }
@@ -56,6 +56,9 @@ impl Pipeline for Moody {
             let _ = self.permits.lock().unwrap().recv();
         }
         assert!(!batch.iter().any(|job| job.prompt == "panic in step"), "a step panics");
+        for job in batch.iter_mut() {
+            job.seed += 1;
+        }
         Ok(())
     }
 
@@ -63,7 +66,7 @@ impl Pipeline for Moody {
         if job.prompt == "not finite" {
             return Err(PipelineError::NotFinite);
         }
-        Ok(Picture { size: job.size, rgb: vec![0; 3 * job.size.pixels() as usize] })
+        Ok(Picture { size: job.size, rgb: vec![job.seed as u8; 3 * job.size.pixels() as usize] })
     }
 
     fn edits(&self) -> bool {
@@ -192,6 +195,17 @@ async fn what_a_model_can_not_draw_is_said_and_leaves_its_neighbours_alone() {
     assert_eq!(fine.await.unwrap().unwrap().text_tokens, 77);
     assert_eq!(world.draw("not finite", "16x16").await.unwrap().unwrap_err(), DrawError::Failed);
     world.until(|snapshot| snapshot.report.running + snapshot.report.waiting == 0).await;
+}
+
+#[tokio::test]
+async fn a_picture_gets_as_many_model_calls_as_its_sampler_needs() {
+    let mut world = world().await;
+    world.permit(20);
+    for (sampler, calls) in [(SamplerKind::Euler, 2), (SamplerKind::Heun, 3)] {
+        world.model.defaults.sampler = sampler;
+        let drawn = world.draw("counted", "16x16").await.unwrap().unwrap();
+        assert_eq!(drawn.pictures[0].1.rgb[0], calls, "{sampler}");
+    }
 }
 
 #[tokio::test]

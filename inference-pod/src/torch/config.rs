@@ -33,7 +33,7 @@ impl Config {
             }
             _ => LoadError::Failed { part: file.to_owned(), source: Box::new(source) },
         })?;
-        let options = serde_json::from_slice(&bytes)
+        let options = serde_json::from_slice(&without_infinities(&bytes))
             .map_err(|source| LoadError::Failed { part: file.to_owned(), source: Box::new(source) })?;
         Ok(Self { file: file.to_owned(), options })
     }
@@ -102,6 +102,27 @@ impl Config {
     }
 }
 
+/// Python writes numbers that are not finite as words that JSON does not have (diffusers: `"lambda_min_clipped":
+/// -Infinity`). They mean "no bound", as `null` does.
+fn without_infinities(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len());
+    let (mut rest, mut in_string) = (bytes, false);
+    while let Some((&first, after)) = rest.split_first() {
+        let word = [&b"-Infinity"[..], b"Infinity", b"NaN"].into_iter().find(|word| rest.starts_with(word));
+        if let Some(word) = word.filter(|_| !in_string) {
+            out.extend_from_slice(b"null");
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let escape = in_string && first == b'\\' && !after.is_empty();
+        let taken = if escape { 2 } else { 1 };
+        in_string ^= first == b'"';
+        out.extend_from_slice(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    out
+}
+
 /// Equal as diffusers sees it: `1` and `1.0` are one number.
 fn same(a: &Value, b: &Value) -> bool {
     a == b || a.as_f64().is_some_and(|a| b.as_f64() == Some(a))
@@ -128,6 +149,13 @@ mod tests {
     fn neutral_options_pass() {
         let config = config(r#"{"_class_name": "X", "dual": false, "norm": null, "scale": 1.0, "kernel": 3}"#);
         config.finish(&[("scale", 1.into()), ("kernel", 3.into())]).unwrap();
+    }
+
+    #[test]
+    fn infinities_as_python_writes_them_mean_no_bound_and_text_stays() {
+        let written = br#"{"a": -Infinity, "b": [NaN, Infinity], "c": "NaN \"-Infinity\\", "d": 1}"#;
+        let read: Value = serde_json::from_slice(&without_infinities(written)).unwrap();
+        assert_eq!(read, serde_json::json!({"a": null, "b": [null, null], "c": "NaN \"-Infinity\\", "d": 1}));
     }
 
     #[test]

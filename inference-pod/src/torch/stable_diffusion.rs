@@ -7,18 +7,19 @@ mod guard;
 mod guidance;
 mod job;
 mod loader;
-mod noise;
 
 use easel_api::ImageSize;
 use tch::{Kind, Tensor};
 
 use self::guard::{failed, guarded};
 use self::guidance::Guidance;
-pub use self::job::Job;
+pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
 use super::clip::ClipTextModel;
 use super::device::Placement;
 use super::sampler::Sampler;
+use super::sampler::history::History;
+use super::sampler::noise::Noise;
 use super::sampler::schedule::NoiseSchedule;
 use super::tokenizer::ClipTokenizer;
 use super::unet::UNet2DConditionModel;
@@ -69,9 +70,9 @@ impl Pipeline for StableDiffusion {
         }
         guarded("denoise a step", || {
             // All jobs move together at the end, so that a failure leaves every one of them where it was.
-            let latents = batch::next_latents(&self.unet, batch)?;
-            for (job, latents) in batch.iter_mut().zip(latents) {
-                job.advance(latents);
+            let moves = batch::next_moves(&self.unet, batch)?;
+            for (job, moved) in batch.iter_mut().zip(moves) {
+                job.advance(moved);
             }
             Ok(())
         })
@@ -111,7 +112,9 @@ impl StableDiffusion {
             .map_err(|error| unsupported(error.to_string()))?;
         let shape = self.latent_shape(request.size)?;
         let sigma = f64::from(sampler.init_noise_sigma());
-        let latents = noise::draw(request.seed, &shape).to_device(self.placement.device) * sigma;
+        let (drawn, noise) = Noise::new(request.seed).next(&shape);
+        let latents = drawn.to_device(self.placement.device) * sigma;
+        let progress = Progress { step: 0, latents, history: History::new(noise) };
         let picture = self.picture_latents(request)?;
         let guidance = Guidance::of(request);
         let prompts = match guidance {
@@ -126,7 +129,7 @@ impl StableDiffusion {
             .collect::<Result<_, _>>()
             .map_err(|error| unsupported(format!("the prompt can't be tokenised: {error}")))?;
         let text = self.text_encoder.forward(&tokens); // [1 or 2, length, channels]
-        Ok(Job::new(request.size, latents, picture, text, guidance, sampler))
+        Ok(Job::new(request.size, progress, picture, text, guidance, sampler))
     }
 
     /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,

@@ -12,4 +12,5 @@ mod parts;
 mod precision;
 mod refusals;
 mod runs;
+mod samplers;
 mod schedules;

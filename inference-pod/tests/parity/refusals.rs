@@ -49,7 +49,13 @@ fn options_that_nothing_here_computes_are_refused_by_name() {
         ("vae/config.json", "latents_mean", json!([0.5])),
         ("text_encoder/config.json", "hidden_act", json!("relu")),
         ("scheduler/scheduler_config.json", "trained_betas", json!([0.1])),
-        ("scheduler/scheduler_config.json", "use_karras_sigmas", json!(true)),
+        ("scheduler/scheduler_config.json", "use_exponential_sigmas", json!(true)),
+        ("scheduler/scheduler_config.json", "thresholding", json!(true)),
+        ("scheduler/scheduler_config.json", "predict_x0", json!(false)),
+        ("scheduler/scheduler_config.json", "solver_order", json!(4)),
+        ("scheduler/scheduler_config.json", "solver_type", json!("bh3")),
+        ("scheduler/scheduler_config.json", "variance_type", json!("learned_range")),
+        ("scheduler/scheduler_config.json", "lambda_min_clipped", json!(-5.1)),
         ("scheduler/scheduler_config.json", "beta_schedule", json!("sigmoid")),
     ];
     for (file, key, value) in cases {

@@ -4,7 +4,7 @@ use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
 use easel_inference::pipeline::{Picture, PictureRequest, Pipeline, PipelineError};
 use easel_inference::torch::StableDiffusion;
-use easel_inference::torch::stable_diffusion::Job;
+use easel_inference::torch::stable_diffusion::{Job, Progress};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, UNET};
@@ -41,13 +41,6 @@ fn draw(pipeline: &StableDiffusion, request: &PictureRequest) -> Picture {
     pipeline.decode(&run(pipeline, request)).unwrap()
 }
 
-fn name(sampler: SamplerKind) -> &'static str {
-    match sampler {
-        SamplerKind::Ddim => "ddim",
-        SamplerKind::Euler => "euler",
-    }
-}
-
 #[test]
 fn latents_are_the_same_after_every_step_and_so_is_the_picture() {
     for model in MODELS {
@@ -56,10 +49,10 @@ fn latents_are_the_same_after_every_step_and_so_is_the_picture() {
             let mut job = pipeline.encode(&request(model, sampler)).unwrap();
             for step in 0..4 {
                 pipeline.denoise_step(&mut [&mut job]).unwrap();
-                golden.assert_close(&format!("{}.latents.{step}", name(sampler)), job.latents());
+                golden.assert_close(&format!("{sampler}.latents.{step}"), job.latents());
             }
             let picture = pipeline.decode(&job).unwrap();
-            assert_picture(&picture, golden.get(&format!("{}.image", name(sampler))));
+            assert_picture(&picture, golden.get(&format!("{sampler}.image")));
         }
     }
 }
@@ -95,6 +88,76 @@ fn a_job_in_a_batch_ends_as_it_does_alone() {
             println!("{model} batch against single: max difference {difference:.1e}");
             assert!(difference <= BATCH_TOLERANCE);
         }
+    }
+}
+
+/// All samplers that `goldens/samplers.py` ran the tiny checkpoints with.
+const NEW: [SamplerKind; 8] = [
+    SamplerKind::Ddpm,
+    SamplerKind::EulerAncestral,
+    SamplerKind::Heun,
+    SamplerKind::Dpmpp2m,
+    SamplerKind::Dpmpp2mKarras,
+    SamplerKind::Dpmpp2mSde,
+    SamplerKind::UniPc,
+    SamplerKind::Lcm,
+];
+
+#[test]
+fn every_sampler_draws_from_a_seed_what_diffusers_draws_after_every_model_call() {
+    let golden = Golden::open("sampler_runs");
+    for model in MODELS {
+        let pipeline = checkpoint::load(model);
+        for sampler in NEW {
+            let job = PictureRequest { steps: 5, ..request(model, sampler) };
+            let mut job = pipeline.encode(&job).unwrap();
+            let mut kept = Vec::new();
+            while !job.is_finished() {
+                pipeline.denoise_step(&mut [&mut job]).unwrap();
+                kept.push(job.latents().shallow_clone());
+            }
+            assert_eq!(kept.len(), sampler.model_calls(5) as usize);
+            golden.assert_close(&format!("{model}.{sampler}"), &Tensor::cat(&kept, 0));
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_all_samplers_ends_as_each_does_alone() {
+    let pipeline = checkpoint::load("sd2");
+    let requests: Vec<PictureRequest> = (0..)
+        .zip([SamplerKind::Ddim, SamplerKind::Euler].into_iter().chain(NEW))
+        .map(|(seed, sampler)| PictureRequest { seed, steps: 3 + seed as u32 % 3, ..request("sd2", sampler) })
+        .collect();
+    let mut batch: Vec<Job> = requests.iter().map(|request| pipeline.encode(request).unwrap()).collect();
+    while batch.iter().any(|job| !job.is_finished()) {
+        let mut running: Vec<&mut Job> = batch.iter_mut().filter(|job| !job.is_finished()).collect();
+        pipeline.denoise_step(&mut running).unwrap();
+    }
+    for (request, batched) in requests.iter().zip(&batch) {
+        let alone = run(&pipeline, request);
+        let scale = alone.latents().abs().max().double_value(&[]).max(1.0);
+        let difference = max_difference(batched.latents(), alone.latents()) / scale;
+        println!("{} in a batch of all samplers: max difference {difference:.1e}", request.sampler);
+        assert!(difference <= BATCH_TOLERANCE, "{}: {difference}", request.sampler);
+    }
+}
+
+#[test]
+fn a_job_that_is_begun_here_and_ended_there_is_the_same_to_the_bit() {
+    let (here, there) = (checkpoint::load("sd1"), checkpoint::load("sd1"));
+    for sampler in [SamplerKind::Heun, SamplerKind::Dpmpp2mSde, SamplerKind::UniPc, SamplerKind::EulerAncestral] {
+        let request = request("sd1", sampler);
+        let stayed = run(&here, &request);
+        let mut begun = here.encode(&request).unwrap();
+        (0..3).for_each(|_| here.denoise_step(&mut [&mut begun]).unwrap());
+        let Progress { step, latents, history } = begun.progress();
+        let progress = Progress { step: *step, latents: latents.copy(), history: history.clone() };
+        let mut ended = there.encode(&request).unwrap().resumed(progress);
+        while !ended.is_finished() {
+            there.denoise_step(&mut [&mut ended]).unwrap();
+        }
+        assert_eq!(ended.latents(), stayed.latents(), "{sampler}");
     }
 }
 

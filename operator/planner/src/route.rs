@@ -29,7 +29,7 @@ pub struct Endpoint {
 pub struct Ask<'a> {
     pub model: &'a ModelId,
     pub pictures: u32,
-    /// Of one picture.
+    /// Model calls of one picture.
     pub steps: u32,
     /// Endpoints that failed this request already.
     pub tried: &'a BTreeSet<ReplicaId>,

@@ -42,7 +42,7 @@ pub struct Model {
     /// In order of preference; empty means any.
     pub pools: Vec<PoolName>,
     pub min_replicas: u32,
-    /// Steps of a request that does not say, for predictions.
+    /// Model calls of a request that does not say, for predictions.
     pub default_steps: u32,
     pub slos: Vec<Slo>,
     pub leaving: bool,

@@ -31,6 +31,7 @@ pub(super) struct Job {
     pub(super) model: ModelId,
     pub(super) digest: String,
     pub(super) pictures: u32,
+    /// Model calls of one picture.
     pub(super) steps: u32,
     /// Of the pod.
     pub(super) path: &'static str,
@@ -104,7 +105,7 @@ fn job(
         model: id.clone(),
         digest: model.digest.clone(),
         pictures: generation.n,
-        steps: generation.steps,
+        steps: generation.sampler.model_calls(generation.steps),
         path,
         body: body.into(),
         room: None,

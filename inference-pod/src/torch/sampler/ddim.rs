@@ -1,10 +1,13 @@
 //! DDIM without added noise (eta 0): each step goes from one noise level to the next along the predicted picture.
 //! Transcribed from diffusers 0.42.1, `schedulers/scheduling_ddim.py`.
 
+use easel_api::images::SamplerKind;
 use tch::Tensor;
 
 use super::SamplerError;
+use super::prediction::clipped;
 use super::schedule::{NoiseSchedule, Prediction, Spacing};
+use super::suited::{NOISE_OF_PURE_NOISE, refuse};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ddim {
@@ -37,7 +40,7 @@ impl Ddim {
         let too_many = SamplerError::TooManySteps { steps: count, trained: schedule.trained_steps() };
         let steps: Vec<Step> = times.into_iter().map(step).collect::<Option<_>>().ok_or(too_many)?;
         if schedule.prediction == Prediction::Epsilon && steps.iter().any(|step| step.alpha_prod_t == 0.0) {
-            return Err(SamplerError::EpsilonFromPureNoise);
+            return Err(refuse(SamplerKind::Ddim, NOISE_OF_PURE_NOISE, schedule));
         }
         Ok(Self { steps, prediction: schedule.prediction, clip_sample: schedule.clip_sample })
     }
@@ -54,19 +57,15 @@ impl Ddim {
     /// picture (`use_clipped_model_output` is false).
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let Step { timestep: _, alpha_prod_t, alpha_prod_t_prev } = self.steps[step];
-        let root_alpha = f64::from(alpha_prod_t.sqrt());
-        let root_beta = f64::from((1.0 - alpha_prod_t).sqrt());
-        let (picture, noise) = match self.prediction {
-            Prediction::Epsilon => ((latents - output * root_beta) / root_alpha, output.shallow_clone()),
-            Prediction::Sample => (output.shallow_clone(), (latents - output * root_alpha) / root_beta),
-            Prediction::VPrediction => {
-                (latents * root_alpha - output * root_beta, output * root_alpha + latents * root_beta)
-            }
+        let (root_alpha, root_beta) = (alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
+        let picture = self.prediction.picture(output, latents, root_alpha, root_beta);
+        let (root_alpha, root_beta) = (f64::from(root_alpha), f64::from(root_beta));
+        let noise = match self.prediction {
+            Prediction::Epsilon => output.shallow_clone(),
+            Prediction::Sample => (latents - output * root_alpha) / root_beta,
+            Prediction::VPrediction => output * root_alpha + latents * root_beta,
         };
-        let picture = match self.clip_sample.map(f64::from) {
-            Some(range) => picture.clamp(-range, range),
-            None => picture,
-        };
+        let picture = clipped(picture, self.clip_sample);
         let direction = noise * f64::from((1.0 - alpha_prod_t_prev).sqrt());
         picture * f64::from(alpha_prod_t_prev.sqrt()) + direction
     }

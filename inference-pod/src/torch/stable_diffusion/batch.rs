@@ -5,12 +5,13 @@ use tch::Tensor;
 use super::guard::failed;
 use super::job::Job;
 use crate::pipeline::PipelineError;
+use crate::torch::sampler::history::Moved;
 use crate::torch::unet::UNet2DConditionModel;
 
 const STEP: &str = "denoise a step";
 
-/// The latents of every job after its current step.
-pub(super) fn next_latents(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Result<Vec<Tensor>, PipelineError> {
+/// Where its current step leads every job.
+pub(super) fn next_moves(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Result<Vec<Moved>, PipelineError> {
     if jobs.iter().any(|job| job.is_finished()) {
         return Err(failed(STEP, "a job of the batch has no steps left"));
     }

@@ -1,35 +1,54 @@
-//! One picture on its way: latents, text, sampler, and the step it has reached.
+//! One picture on its way: text, sampler, and how far it has come.
 
 use easel_api::ImageSize;
 use tch::Tensor;
 
 use super::guidance::Guidance;
 use crate::torch::sampler::Sampler;
+use crate::torch::sampler::history::{History, Moved};
+
+/// How far a picture has come: all that its steps have made, and all that the rest of them needs beside the request.
+#[derive(Debug)]
+pub struct Progress {
+    /// Model calls so far.
+    pub step: usize,
+    /// `[1, channels, h, w]` of f32, whatever the model's dtype: rounding here would add up over the steps.
+    pub latents: Tensor,
+    pub history: History,
+}
 
 #[derive(Debug)]
 pub struct Job {
     size: ImageSize,
-    /// `[1, channels, h, w]` of f32, whatever the model's dtype: rounding here would add up over the steps.
-    latents: Tensor,
+    progress: Progress,
     /// `[1, channels, h, w]` of f32: what is edited.
     picture: Option<Tensor>,
     /// `[1, length, channels]`, or with guidance `[2, ..]`: the negative prompt first.
     text: Tensor,
     guidance: Guidance,
     sampler: Sampler,
-    step: usize,
 }
 
 impl Job {
     pub(super) fn new(
         size: ImageSize,
-        latents: Tensor,
+        progress: Progress,
         picture: Option<Tensor>,
         text: Tensor,
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, latents, picture, text, guidance, sampler, step: 0 }
+        Self { size, progress, picture, text, guidance, sampler }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// A job of the same request that goes on from there, wherever the steps before were taken.
+    #[must_use]
+    pub fn resumed(self, progress: Progress) -> Self {
+        Self { progress, ..self }
     }
 
     pub fn size(&self) -> ImageSize {
@@ -37,11 +56,11 @@ impl Job {
     }
 
     pub fn latents(&self) -> &Tensor {
-        &self.latents
+        &self.progress.latents
     }
 
     pub fn is_finished(&self) -> bool {
-        self.step >= self.sampler.steps()
+        self.progress.step >= self.sampler.steps()
     }
 
     pub(super) fn guidance(&self) -> Guidance {
@@ -49,12 +68,12 @@ impl Job {
     }
 
     pub(super) fn timestep(&self) -> f32 {
-        self.sampler.timestep(self.step)
+        self.sampler.timestep(self.progress.step)
     }
 
     /// What the model is shown in a row: the latents, and behind them the picture's, or zeros.
     pub(super) fn model_input(&self, row: i64) -> Tensor {
-        let latents = self.sampler.scale_model_input(&self.latents, self.step);
+        let latents = self.sampler.scale_model_input(&self.progress.latents, self.progress.step);
         match &self.picture {
             None => latents,
             Some(picture) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, picture], 1),
@@ -67,13 +86,13 @@ impl Job {
         self.text.narrow(0, self.guidance.text_of(row), 1)
     }
 
-    /// The latents after this step, given the model's output with guidance applied.
-    pub(super) fn stepped(&self, output: &Tensor) -> Tensor {
-        self.sampler.step(output, self.step, &self.latents)
+    /// Where this step leads, given the model's output with guidance applied.
+    pub(super) fn stepped(&self, output: &Tensor) -> Moved {
+        let Progress { step, latents, history } = &self.progress;
+        self.sampler.step(output, *step, latents, history)
     }
 
-    pub(super) fn advance(&mut self, latents: Tensor) {
-        self.latents = latents;
-        self.step += 1;
+    pub(super) fn advance(&mut self, Moved { latents, history }: Moved) {
+        self.progress = Progress { step: self.progress.step + 1, latents, history };
     }
 }
