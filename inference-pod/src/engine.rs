@@ -12,7 +12,6 @@ mod load;
 mod metrics;
 mod residency;
 mod retry;
-mod step_times;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use easel_api::engine::{Generation, MemoryReport, ModelDefaults, ModelId, ModelLimits, Report, Residency};
-use easel_api::images;
+use easel_api::{Priority, Tenant, images};
 use easel_checkpoints::Fetcher;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -41,9 +40,13 @@ pub struct EngineFlags {
     /// Seconds after which nothing that arrives later goes before a request, whatever its deadline
     #[arg(long, env = "EASEL_PATIENCE_SECONDS", default_value_t = 30)]
     pub patience_seconds: u32,
-    /// Bytes of weights that may be loaded at a time, old and new checkpoint of a swap together; 0: no limit
+    /// Bytes that weights (in a swap, of both checkpoints) and pictures on their way may take together; 0: no limit
     #[arg(long, env = "EASEL_MEMORY_BYTES", default_value_t = 0)]
     pub memory_bytes: u64,
+    /// KiB that a model call is taken to need for each latent position, picture and row of guidance, where the device
+    /// does not say; 0: only weights count
+    #[arg(long, env = "EASEL_ACTIVATION_KIB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=65536))]
+    pub activation_kib: u32,
 }
 
 /// Running jobs for each place in a batch: others may go first while they hold their latents, but not without bound.
@@ -60,6 +63,10 @@ impl EngineFlags {
             patience: Duration::from_secs(self.patience_seconds.into()),
         }
     }
+
+    fn profile(&self) -> scheduler::MemoryProfile {
+        scheduler::MemoryProfile::new(u64::from(self.activation_kib) << 10)
+    }
 }
 
 /// One client request, resolved.
@@ -73,6 +80,16 @@ pub struct DrawRequest {
     pub seed: u64,
     pub arrival: Instant,
     pub deadline: Option<Instant>,
+    pub sender: Sender,
+}
+
+/// On whose account a request runs, and by what name it is cancelled.
+#[derive(Clone, Debug, Default)]
+pub struct Sender {
+    pub tenant: Tenant,
+    pub priority: Priority,
+    /// `x-request-id`
+    pub id: Option<Arc<str>>,
 }
 
 /// The answer: pictures in the order of their seeds.
@@ -106,12 +123,17 @@ pub enum DrawError {
     #[error("the model is not resident")]
     NotResident,
     #[error("{waiting} pictures wait already")]
-    QueueFull { waiting: u32, predicted_wait: Duration },
+    QueueFull { waiting: u32, calls_left: u64, predicted_wait: Duration },
     #[error("the deadline has passed")]
     Deadline,
     /// The model can't draw this; the text says why.
     #[error("{0}")]
     Unsupported(String),
+    /// There is not enough memory beside the weights; the text says what would fit.
+    #[error("{0}")]
+    TooLarge(String),
+    #[error("the request was cancelled")]
+    Cancelled,
     /// The model failed; logged by the engine.
     #[error("the model failed")]
     Failed,
@@ -140,7 +162,8 @@ pub struct Snapshot {
     pub accepted: bool,
     /// Models that can draw now; during a swap, by the former checkpoint.
     pub served: BTreeMap<ModelId, Served>,
-    /// Until everything admitted is drawn, if nothing else comes.
+    /// Until everything admitted is drawn, if nothing else comes: in model calls, and by the last steps' times.
+    pub calls_left: u64,
     pub predicted_wait: Duration,
 }
 
@@ -154,6 +177,8 @@ pub struct Served {
 enum Command {
     Draw(Box<DrawRequest>, oneshot::Sender<Result<Drawn, DrawError>>),
     Hold(Residency, oneshot::Sender<Result<Report, ResidencyError>>),
+    /// By `x-request-id`; answered with the number of requests that were forgotten.
+    Cancel(Arc<str>, oneshot::Sender<usize>),
     /// The loader thread or a fetch has said something, or something is due.
     LoaderSpoke,
 }
@@ -205,6 +230,14 @@ impl EngineHandle {
         answer.await.unwrap_or(Err(ResidencyError::Stopped))
     }
 
+    /// Forgets the requests of this `x-request-id` before the next step, and gives their number; `None` when the engine
+    /// has stopped.
+    pub async fn cancel(&self, id: &str) -> Option<usize> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Cancel(id.into(), reply)).await.ok()?;
+        answer.await.ok()
+    }
+
     pub fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
     }
@@ -220,7 +253,9 @@ impl EngineHandle {
     /// The answer that the engine would give, from its last snapshot.
     pub fn queue_full(&self) -> DrawError {
         let snapshot = self.snapshot.borrow();
-        DrawError::QueueFull { waiting: snapshot.report.waiting, predicted_wait: snapshot.predicted_wait }
+        let Snapshot { report, accepted: _, served: _, calls_left, predicted_wait } = &*snapshot;
+        let (waiting, calls_left, predicted_wait) = (report.waiting, *calls_left, *predicted_wait);
+        DrawError::QueueFull { waiting, calls_left, predicted_wait }
     }
 }
 
@@ -231,11 +266,13 @@ impl Snapshot {
             models: Vec::new(),
             waiting: 0,
             running: 0,
+            left_ms: 0,
+            running_left_ms: 0,
             queue_limit: flags.queue_limit,
             draining: false,
             device,
             memory: MemoryReport { total_bytes: flags.memory_bytes, used_bytes: 0 },
         };
-        Self { report, accepted: false, served: BTreeMap::new(), predicted_wait: Duration::ZERO }
+        Self { report, accepted: false, served: BTreeMap::new(), calls_left: 0, predicted_wait: Duration::ZERO }
     }
 }

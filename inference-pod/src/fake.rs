@@ -3,6 +3,8 @@
 //! every picture's seed the same.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clap::Args;
@@ -35,6 +37,9 @@ pub struct FakeFlags {
     /// Milliseconds to load a checkpoint (fake pipeline)
     #[arg(long, env = "EASEL_FAKE_LOAD_MS", default_value_t = 0.0)]
     pub fake_load_ms: f64,
+    /// Bytes that a step is said to take for each latent position, picture and row; 0: nothing is said (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_POSITION_BYTES", default_value_t = 0)]
+    pub fake_position_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -59,7 +64,7 @@ impl Loader for FakeLoader {
         // As if every safetensors file were copied to the device as it is.
         let memory_bytes = files.verified().weight_bytes;
         let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(files)?);
-        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes, edits, vocabulary })
+        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes, peak: AtomicU64::new(0), edits, vocabulary })
     }
 
     fn device(&self) -> String {
@@ -71,6 +76,7 @@ impl Loader for FakeLoader {
 pub struct FakePipeline {
     flags: FakeFlags,
     memory_bytes: u64,
+    peak: AtomicU64,
     edits: bool,
     vocabulary: Option<Vocabulary>,
 }
@@ -79,6 +85,8 @@ pub struct FakePipeline {
 #[derive(Debug)]
 pub struct FakeJob {
     size: ImageSize,
+    /// Latent positions, once for each row.
+    positions: u64,
     hash: [u8; 32],
     edited: Option<Arc<Picture>>,
 }
@@ -106,11 +114,15 @@ impl Pipeline for FakePipeline {
         hash.update(request.seed.to_le_bytes());
         hash.update(request.prompt.as_bytes());
         let edited = request.edit.as_ref().map(|edit| Arc::clone(&edit.picture));
-        Ok(FakeJob { size: request.size, hash: hash.finalize().into(), edited })
+        let BatchKey { input_channels: _, height, width, text_length: _, rows } = self.batch_key(request);
+        let positions = u64::from(height) * u64::from(width) * u64::from(rows);
+        Ok(FakeJob { size: request.size, positions, hash: hash.finalize().into(), edited })
     }
 
     fn denoise_step(&self, batch: &mut [&mut FakeJob]) -> Result<(), PipelineError> {
         let largest = batch.iter().map(|job| job.size.pixels()).max().unwrap_or_default() as f64 / REFERENCE_PIXELS;
+        let positions: u64 = batch.iter().map(|job| job.positions).sum();
+        self.peak.store(positions * self.flags.fake_position_bytes, Relaxed);
         let work = SHARED + (1.0 - SHARED) * batch.len() as f64;
         sleep_ms(self.flags.fake_step_ms * largest * work);
         Ok(())
@@ -138,6 +150,10 @@ impl Pipeline for FakePipeline {
 
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        (self.flags.fake_position_bytes > 0).then(|| self.peak.load(Relaxed))
     }
 }
 
@@ -178,8 +194,9 @@ mod tests {
     use easel_api::images::SamplerKind;
 
     fn pipeline() -> FakePipeline {
-        let flags = FakeFlags { fake_step_ms: 0.0, fake_encode_ms: 0.0, fake_decode_ms: 0.0, fake_load_ms: 0.0 };
-        FakePipeline { flags, memory_bytes: 0, edits: false, vocabulary: None }
+        let (fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms) = (0.0, 0.0, 0.0, 0.0);
+        let flags = FakeFlags { fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms, fake_position_bytes: 0 };
+        FakePipeline { flags, memory_bytes: 0, peak: AtomicU64::new(0), edits: false, vocabulary: None }
     }
 
     fn picture(prompt: &str, seed: u64) -> Picture {

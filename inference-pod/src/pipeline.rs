@@ -105,6 +105,11 @@ pub trait Pipeline: Send + 'static {
 
     /// Bytes of weights held in the device's memory.
     fn memory_bytes(&self) -> u64;
+
+    /// Bytes that the last step took at its height beside weights and latents, where the device says so.
+    fn peak_bytes(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Makes pipelines from the files of checkpoints.

@@ -1,96 +1,88 @@
 //! Picks the jobs of the next denoise step, from all that wait and run.
-//! Knows deadlines, arrival and what may share a step; knows no clock, no tensor and no thread.
+//! Knows classes, tenants, deadlines, arrival, what may share a step and what fits; knows no clock, tensor or thread.
+//!
+//! # Policy
+//!
+//! [`Rank`](order::Rank) is the whole of it: the higher class; in a class the tenant whose turn it is; of a tenant the
+//! earliest deadline; then who came first. The first in that order *leads* the next model call, and others of its
+//! pipeline and shape fill the places beside it, in the same order. A tenant's turn is its place in a start-time fair
+//! queue. When it leads it pays for a *stretch* of as many calls as its job needs, and whichever of its jobs is due
+//! first leads those; riding beside another is free. A job of age, one that has waited for `patience`, counts as of the
+//! highest class. That was chosen over weights because it is one comparison that everyone can predict, over a turn for
+//! each call because the lead changes only when something happens, and over first-in-first-out of the aged because a
+//! tenant's backlog must not become a lead.
+//!
+//! # Bound on waiting
+//!
+//! Let a job come of age while it waits. Let *S* be the most steps that a job asks for, *T* the number of tenants that
+//! have jobs while it waits, and *C* the steps that its own tenant's other jobs still need which are due before it.
+//! Then it takes its first step at the latest after
+//!
+//! > B = C + (T−1)·(C + 3S) model calls,
+//!
+//! whatever arrives meanwhile, of whatever shape, pipeline, class or deadline, plus *stand-ins*: calls while there is
+//! no room (`max_running`, memory) for the first in the order to start. Then nothing starts, so what runs is drawn
+//! first: at most `max_running`·S stand-ins before each job that leads before it, and before itself.
+//!
+//! *Why.* Only the highest class leads while it waits. Of its own tenant only what is due before goes first, since what
+//! comes later is due later. Another tenant has at most one open stretch, of S calls at most. A tenant's turn is never
+//! more than S ahead of the lane's, so the job leads at turn S + C after now, or sooner; another tenant leads until then
+//! at turns that it pays for by the call, and overdraws by one job: C + 2S. Before it is of age a job may be passed
+//! over by higher classes and, in its tenant, by nearer deadlines, for `patience` at most.
+//!
+//! # Preemption
+//!
+//! A leader that has steps left loses the lead only to a job that starts or comes of age, or at the end of a stretch
+//! that its tenant's jobs have shared, which is one that began or came of age in its place. So the lead changes hands
+//! at most six times for each job that was admitted, and thrash is bounded by arrivals. What is put aside keeps its
+//! latents: `max_running` jobs have some, and their memory is counted.
+//!
+//! # Memory
+//!
+//! While a budget is set, what running jobs hold and the next call together never exceed it, by the profile: a batch
+//! takes no more jobs than fit, and a job starts only if each running job can still be stepped alone. So nothing waits
+//! for ever, and what would not fit alone is refused by [`Scheduler::admit`]. Only news can break it: a measurement
+//! above the prior, or a budget that shrinks. Then jobs step one at a time, and what has not begun and no longer fits
+//! is named by [`Scheduler::misfits`].
 
+mod job;
+mod memory;
 mod order;
+mod pick;
+mod request;
+mod shares;
+mod step_times;
 #[cfg(test)]
 mod tests;
+mod work;
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::pipeline::BatchKey;
-use order::Urgency;
-
-/// One picture on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-/// A client's request: one or more jobs that are answered together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// One loaded checkpoint. Two digests of one model are two of these, so they never share a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PipelineId(pub u64);
-
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Jobs in one step.
-    pub max_batch: usize,
-    /// Jobs that have started and hold latents; each costs memory while others go first.
-    pub max_running: usize,
-    /// Jobs that wait for their first step.
-    pub max_waiting: usize,
-    /// What a request that names no nearer deadline is taken to have. The bound on waiting: after it, nothing that
-    /// arrives later goes first.
-    pub patience: Duration,
-}
-
-/// What a request asks of the scheduler: all of its jobs have one shape.
-#[derive(Clone, Copy, Debug)]
-pub struct NewRequest {
-    pub id: RequestId,
-    pub pipeline: PipelineId,
-    pub key: BatchKey,
-    pub jobs: u32,
-    /// Model calls of each job; a sampler may need more than one for a step of its method.
-    pub steps: u32,
-    /// After this instant an answer is worth nothing.
-    pub deadline: Option<Instant>,
-}
-
-/// The queue's bound is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull {
-    pub waiting: usize,
-    /// Model calls until everything admitted is drawn.
-    pub calls_left: u64,
-}
-
-/// One model call: jobs of one pipeline and one key. Those in `starting` have not been encoded yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepBatch {
-    pub pipeline: PipelineId,
-    pub key: BatchKey,
-    /// The most urgent first.
-    pub jobs: Vec<JobId>,
-    pub starting: Vec<JobId>,
-}
-
-#[derive(Debug)]
-struct Job {
-    request: RequestId,
-    pipeline: PipelineId,
-    key: BatchKey,
-    steps_left: u32,
-    urgency: Urgency,
-    deadline: Option<Instant>,
-    running: bool,
-}
+use job::Job;
+pub use memory::MemoryProfile;
+pub use request::{Cancelled, Free, JobId, Limits, NewRequest, PipelineId, RequestId, StepBatch, Unadmitted};
+use shares::Shares;
+pub use step_times::{Recent, Shape, StepTimes};
+pub use work::{Work, duration};
 
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
+    memory: MemoryProfile,
+    /// Beside the weights; `None`: no limit.
+    free: Option<Free>,
     jobs: BTreeMap<JobId, Job>,
-    /// The policy: the first that may step leads the next batch.
-    order: BTreeMap<Urgency, JobId>,
+    shares: Shares,
     next_job: u64,
     running: usize,
 }
 
 impl Scheduler {
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, jobs: BTreeMap::new(), order: BTreeMap::new(), next_job: 0, running: 0 }
+    pub fn new(limits: Limits, memory: MemoryProfile) -> Self {
+        let (jobs, shares) = (BTreeMap::new(), Shares::default());
+        Self { limits, memory, free: None, jobs, shares, next_job: 0, running: 0 }
     }
 
     pub fn waiting(&self) -> usize {
@@ -110,55 +102,39 @@ impl Scheduler {
         self.jobs.values().any(|job| job.pipeline == pipeline)
     }
 
-    /// All of the request's jobs or none. An empty queue takes any request, so that a request larger than the bound
-    /// is not refused for ever.
-    pub fn admit(&mut self, request: &NewRequest, now: Instant) -> Result<Vec<JobId>, QueueFull> {
+    /// What there is for pictures on their way; `None`: no limit.
+    pub fn set_free(&mut self, free: Option<Free>) {
+        self.free = free;
+    }
+
+    pub fn memory_mut(&mut self) -> &mut MemoryProfile {
+        &mut self.memory
+    }
+
+    /// What one picture takes, if that is more than there is.
+    pub fn too_large(&self, pipeline: PipelineId, key: BatchKey) -> Option<Unadmitted> {
+        let (need_bytes, free_bytes) = (self.alone_bytes(pipeline, key), self.free?.at_best);
+        (need_bytes > free_bytes).then_some(Unadmitted::TooLarge { need_bytes, free_bytes })
+    }
+
+    /// All of the request's jobs or none. An empty queue takes any request that fits, so that a request larger than the
+    /// bound is not refused for ever.
+    pub fn admit(&mut self, request: &NewRequest, now: Instant) -> Result<Vec<JobId>, Unadmitted> {
+        if let Some(refusal) = self.too_large(request.pipeline, request.key) {
+            return Err(refusal);
+        }
         let waiting = self.waiting();
         if waiting > 0 && waiting + request.jobs as usize > self.limits.max_waiting {
-            return Err(QueueFull { waiting, calls_left: self.calls_left() });
+            return Err(Unadmitted::QueueFull { waiting, calls_left: self.calls_left() });
         }
         Ok((0..request.jobs).map(|_| self.add(request, now)).collect())
     }
 
     fn add(&mut self, request: &NewRequest, now: Instant) -> JobId {
-        let NewRequest { id, pipeline, key, jobs: _, steps, deadline } = *request;
-        let job = JobId(self.next_job);
+        let id = JobId(self.next_job);
         self.next_job += 1;
-        let urgency = Urgency::new(job, now, deadline, self.limits.patience);
-        self.order.insert(urgency, job);
-        self.jobs.insert(
-            job,
-            Job { request: id, pipeline, key, steps_left: steps.max(1), urgency, deadline, running: false },
-        );
-        job
-    }
-
-    /// The next model call, or `None` when nothing is left to draw. Starts the waiting jobs that it takes; the same
-    /// batch comes again until [`Self::stepped`], [`Self::cancel`] or an admission changes something.
-    pub fn next_batch(&mut self) -> Option<StepBatch> {
-        let mut room = self.limits.max_running.max(1).saturating_sub(self.running);
-        let leader = self.order.values().find(|job| room > 0 || self.jobs[*job].running)?;
-        let Job { pipeline, key, .. } = self.jobs[leader];
-        let (mut jobs, mut starting) = (Vec::new(), Vec::new());
-        for id in self.order.values() {
-            if jobs.len() == self.limits.max_batch.max(1) {
-                break;
-            }
-            let job = &self.jobs[id];
-            if job.pipeline != pipeline || job.key != key || (!job.running && room == 0) {
-                continue;
-            }
-            if !job.running {
-                room -= 1;
-                starting.push(*id);
-            }
-            jobs.push(*id);
-        }
-        for id in &starting {
-            self.jobs.get_mut(id).expect("the order names only jobs that exist").running = true;
-        }
-        self.running += starting.len();
-        Some(StepBatch { pipeline, key, jobs, starting })
+        self.jobs.insert(id, Job::new(request, now, self.limits.patience));
+        id
     }
 
     /// Books one step of each job; gives those that have taken their last and are forgotten now.
@@ -167,6 +143,7 @@ impl Scheduler {
         for id in jobs {
             let Some(job) = self.jobs.get_mut(id) else { continue };
             job.steps_left -= 1;
+            job.steps_taken += 1;
             if job.steps_left == 0 {
                 self.remove(*id);
                 finished.push(*id);
@@ -176,39 +153,36 @@ impl Scheduler {
     }
 
     /// Forgets a request, wherever its jobs are.
-    pub fn cancel(&mut self, request: RequestId) -> Vec<JobId> {
-        let gone: Vec<_> = self.jobs.iter().filter(|(_, job)| job.request == request).map(|(id, _)| *id).collect();
-        for id in &gone {
+    pub fn cancel(&mut self, request: RequestId) -> Cancelled {
+        let of_it = self.jobs.iter().filter(|(_, job)| job.request == request);
+        let (jobs, taken): (Vec<_>, Vec<_>) = of_it.map(|(id, job)| (*id, u64::from(job.steps_taken))).unzip();
+        for id in &jobs {
             self.remove(*id);
         }
-        gone
+        Cancelled { jobs, steps: taken.iter().sum() }
     }
 
     /// Requests whose deadline has passed; the caller cancels them.
-    pub fn late(&self, now: Instant) -> Vec<RequestId> {
-        let late = |job: &&Job| job.deadline.is_some_and(|deadline| deadline <= now);
-        let mut requests: Vec<_> = self.jobs.values().filter(late).map(|job| job.request).collect();
-        requests.sort_unstable();
-        requests.dedup();
-        requests
+    pub fn late(&self, now: Instant) -> BTreeSet<RequestId> {
+        self.jobs.values().filter(|job| job.is_late(now)).map(|job| job.request).collect()
     }
 
-    /// Model calls until everything admitted is drawn, if nothing else comes: jobs that may share a step do.
-    pub fn calls_left(&self) -> u64 {
-        let mut groups: BTreeMap<(PipelineId, BatchKey), (u64, u64)> = BTreeMap::new();
-        for job in self.jobs.values() {
-            let (sum, longest) = groups.entry((job.pipeline, job.key)).or_default();
-            *sum += u64::from(job.steps_left);
-            *longest = (*longest).max(u64::from(job.steps_left));
-        }
-        let max_batch = self.limits.max_batch.max(1) as u64;
-        groups.values().map(|(sum, longest)| sum.div_ceil(max_batch).max(*longest)).sum()
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.jobs.values().filter_map(Job::deadline).min()
+    }
+
+    /// Requests that have not begun and can not any more, because there is less memory than when they were admitted.
+    pub fn misfits(&self) -> BTreeSet<RequestId> {
+        let waiting = self.jobs.values().filter(|job| !job.is_running);
+        waiting.filter(|job| self.too_large(job.pipeline, job.key).is_some()).map(|job| job.request).collect()
     }
 
     fn remove(&mut self, id: JobId) {
         if let Some(job) = self.jobs.remove(&id) {
-            self.order.remove(&job.urgency);
-            self.running -= usize::from(job.running);
+            self.running -= usize::from(job.is_running);
+            if !self.jobs.values().any(|other| other.tenant == job.tenant) {
+                self.shares.leave(&job.tenant);
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! Knows HTTP and the engine's handle; knows no pipeline and no scheduler.
 
 mod authorize;
+mod cancel;
 mod connection;
 mod handover;
 mod images;
@@ -20,7 +21,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
 use clap::Args;
-use easel_api::engine::{HANDOVER_PATH, REPORT_PATH, RESIDENCY_PATH};
+use easel_api::engine::{HANDOVER_PATH, REPORT_PATH, REQUESTS_PATH, RESIDENCY_PATH};
 use easel_api::error::ApiError;
 use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH};
 use prometheus_client::registry::Registry;
@@ -122,13 +123,14 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 fn engine_routes(shared: &Shared) -> Router {
-    use axum::routing::{get, post, put};
+    use axum::routing::{delete, get, post, put};
     Router::new()
         .route(GENERATIONS_PATH, guard(post(images::generate), Action::Draw))
         .route(EDITS_PATH, guard(post(images::edit), Action::Draw))
         .route(MODELS_PATH, guard(get(images::models), Action::ReadReport))
         .route(RESIDENCY_PATH, guard(put(residency::put), Action::PutResidency))
         .route(REPORT_PATH, guard(get(residency::report), Action::ReadReport))
+        .route(&format!("{REQUESTS_PATH}/{{id}}"), guard(delete(cancel::cancel), Action::Cancel))
         .route(HANDOVER_PATH, guard(post(handover::take), Action::HandOver))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(unknown_path)

@@ -105,12 +105,15 @@ pub(crate) fn report(term: u64, sequence: u64, models: &[(&str, ModelState)]) ->
         state: state.clone(),
         step_ms: Some(50.0),
         load_ms: None,
+        step_times: Vec::new(),
     };
     Report {
         generation: Generation { term, sequence },
         models: models.iter().map(model).collect(),
         waiting: 1,
         running: 2,
+        left_ms: 0,
+        running_left_ms: 0,
         queue_limit: 8,
         draining: false,
         device: "cpu".into(),

@@ -6,12 +6,17 @@
 //! | `/engine/v1/residency` | PUT [`Residency`] → 200 [`Report`], 409 when older | operator | what shall be resident |
 //! | `/engine/v1/report` | GET → [`Report`] as JSON lines, one now and one at every change (at least every second) | operator, gateway | what is |
 //! | `/engine/v1/handover` | POST → 501 | pods of the same Deployment | take a job over; this version does not yet |
+//! | `/engine/v1/requests/{id}` | DELETE → 204, 404 | gateway | forget the requests that came with this `x-request-id` |
 //! | `/v1/images/generations` | POST [`crate::images::GenerationRequest`] | gateway | draw |
+//!
+//! What is drawn may carry [`crate::precedence::PRIORITY_HEADER`] and [`crate::precedence::TENANT_HEADER`].
 
 use serde::{Deserialize, Serialize};
 
 pub const RESIDENCY_PATH: &str = "/engine/v1/residency";
 pub const REPORT_PATH: &str = "/engine/v1/report";
+/// Followed by a slash and the `x-request-id` of what shall be forgotten.
+pub const REQUESTS_PATH: &str = "/engine/v1/requests";
 /// Pod to pod of one Deployment. This version answers 501: it takes no jobs over yet.
 pub const HANDOVER_PATH: &str = "/engine/v1/handover";
 
@@ -175,6 +180,13 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     pub waiting: u32,
     pub running: u32,
+    /// Until everything that waits and runs is drawn, if nothing else comes. Zero before a step was measured, or from a
+    /// pod that does not say.
+    #[serde(default)]
+    pub left_ms: u64,
+    /// Until what runs is drawn, if nothing else went first.
+    #[serde(default)]
+    pub running_left_ms: u64,
     /// Bound of `waiting`; above it the pod answers 429.
     pub queue_limit: u32,
     /// True since SIGTERM: finishes what it has, takes nothing new.
@@ -194,9 +206,27 @@ pub struct ModelReport {
     pub id: ModelId,
     pub digest: String,
     pub state: ModelState,
-    /// Mean of the last steps at the model's default size, milliseconds; absent until one was measured.
+    /// Median of the last steps at the model's default size, milliseconds; absent until one was measured.
     pub step_ms: Option<f64>,
     pub load_ms: Option<u64>,
+    /// The shapes that were stepped last, at most [`MAX_STEP_TIMES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub step_times: Vec<StepTime>,
+}
+
+pub const MAX_STEP_TIMES: usize = 16;
+
+/// Median of the last steps of one shape and one number of pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// Of the latents.
+    pub height: u32,
+    pub width: u32,
+    /// Of the model's batch, for each picture.
+    pub rows: u32,
+    /// Pictures in the step.
+    pub batch: u32,
+    pub ms: f64,
 }
 
 /// Where a checkpoint is on its way to the first picture.

@@ -5,6 +5,8 @@ pub mod engine;
 pub mod error;
 pub mod identity;
 pub mod images;
+pub mod precedence;
 mod size;
 
+pub use precedence::{Priority, Tenant};
 pub use size::{ImageSize, SizeError};

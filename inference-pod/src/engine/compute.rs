@@ -1,19 +1,20 @@
 //! The engine thread: hears commands between steps, computes the scheduler's next batch, answers.
 //! The only place where scheduler, residents and drawings meet; all three are owned here.
 
+mod admission;
+
 use std::time::{Duration, Instant};
 
 use easel_api::engine::Report;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use super::drawing::{Drawings, Told, pictures};
+use super::drawing::Drawings;
 use super::load::{Loading, default_picture};
-use super::metrics::{BatchLabel, ModelLabel};
+use super::metrics::ModelLabel;
 use super::residency::Residents;
-use super::step_times::StepTimes;
-use super::{Command, DrawError, DrawRequest, Drawn, EngineFlags, EngineMetrics, Snapshot};
+use super::{Command, DrawError, EngineFlags, EngineMetrics, Snapshot};
 use crate::pipeline::{Pipeline, PipelineError};
-use crate::scheduler::{JobId, NewRequest, RequestId, Scheduler, StepBatch};
+use crate::scheduler::{JobId, RequestId, Scheduler, Shape, StepBatch, StepTimes, duration};
 
 pub(super) struct Engine<P: Pipeline> {
     inbox: mpsc::Receiver<Command>,
@@ -24,8 +25,13 @@ pub(super) struct Engine<P: Pipeline> {
     residents: Residents<P>,
     drawings: Drawings<P::Job>,
     next_request: u64,
-    /// Of any size, for predictions.
-    steps: StepTimes,
+    /// For predictions.
+    times: StepTimes,
+    max_batch: usize,
+    /// Working memory counts beside weights.
+    counts_activations: bool,
+    /// Something waits that can't be stepped now.
+    stuck: bool,
     closed: bool,
 }
 
@@ -42,11 +48,14 @@ impl<P: Pipeline> Engine<P> {
             publish,
             loading,
             metrics,
-            scheduler: Scheduler::new(flags.limits()),
+            scheduler: Scheduler::new(flags.limits(), flags.profile()),
             residents: Residents::new(flags.memory_bytes),
             drawings: Drawings::new(),
             next_request: 0,
-            steps: StepTimes::default(),
+            times: StepTimes::default(),
+            max_batch: flags.max_batch as usize,
+            counts_activations: flags.activation_kib > 0,
+            stuck: false,
             closed: false,
         }
     }
@@ -56,7 +65,9 @@ impl<P: Pipeline> Engine<P> {
         while !self.closed {
             self.hear();
             self.drop_lost();
-            if let Some(batch) = self.scheduler.next_batch() {
+            let batch = self.scheduler.next_batch(Instant::now());
+            self.stuck = batch.is_none();
+            if let Some(batch) = batch {
                 self.compute(&batch);
             }
             self.tidy();
@@ -66,7 +77,7 @@ impl<P: Pipeline> Engine<P> {
 
     /// Sleeps while there is nothing to compute; otherwise takes what is there.
     fn hear(&mut self) {
-        if self.scheduler.is_idle() {
+        if self.stuck || self.scheduler.is_idle() {
             match self.inbox.blocking_recv() {
                 Some(command) => self.obey(command),
                 None => self.closed = true,
@@ -95,49 +106,20 @@ impl<P: Pipeline> Engine<P> {
                 self.publish(); // before the answer: whoever has it sees a report that is as new
                 let _ = reply.send(result.map(|()| self.report()));
             }
+            Command::Cancel(name, reply) => {
+                let named = self.drawings.named(&name);
+                for id in &named {
+                    tracing::info!(request = id.0, name = &*name, "request cancelled");
+                    self.fail(*id, DrawError::Cancelled);
+                }
+                self.publish(); // as above
+                let _ = reply.send(named.len());
+            }
             Command::LoaderSpoke => {}
         }
     }
 
-    fn admit(&mut self, request: &DrawRequest, reply: oneshot::Sender<Result<Drawn, DrawError>>) {
-        let admitted = match self.place(request) {
-            Ok(admitted) => admitted,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
-        let (id, jobs, told) = admitted;
-        self.drawings.add(id, request, jobs, told, reply);
-    }
-
-    fn place(&mut self, request: &DrawRequest) -> Result<(RequestId, Vec<JobId>, Told), DrawError> {
-        let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
-        let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
-        let picture = pictures(request).next().ok_or(DrawError::Failed)?;
-        fits(loaded.pipeline.edits(), picture.edit.is_some())?;
-        let key = loaded.pipeline.batch_key(&picture);
-        let positions = u64::from(key.height) * u64::from(key.width);
-        let tokens = |text: &str| if text.is_empty() { 0 } else { loaded.pipeline.text_tokens(text) };
-        let told = Told {
-            digest: loaded.checkpoint.digest.clone(),
-            text_tokens: tokens(&picture.prompt) + tokens(&picture.negative_prompt),
-            picture_tokens: if picture.edit.is_some() { positions } else { 0 },
-            image_tokens: positions * u64::from(request.generation.n),
-            warning: loaded.pipeline.vocabulary().and_then(|words| words.warning(&picture.prompt)),
-        };
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        let (jobs, steps) = (request.generation.n, picture.sampler.model_calls(picture.steps));
-        let new = NewRequest { id, pipeline, key, jobs, steps, deadline: request.deadline };
-        let jobs = self.scheduler.admit(&new, request.arrival).map_err(|full| DrawError::QueueFull {
-            waiting: full.waiting as u32,
-            predicted_wait: self.wait(full.calls_left),
-        })?;
-        Ok((id, jobs, told))
-    }
-
-    /// Requests whose caller left, and those whose deadline has passed.
+    /// Requests whose caller left, those whose deadline has passed, and those that weights have left no room.
     fn drop_lost(&mut self) {
         for id in self.drawings.abandoned() {
             tracing::info!(request = id.0, "caller left, request cancelled");
@@ -146,10 +128,21 @@ impl<P: Pipeline> Engine<P> {
         for id in self.scheduler.late(Instant::now()) {
             self.fail(id, DrawError::Deadline);
         }
+        self.measure_room();
+        for id in self.scheduler.misfits() {
+            let message = "models that were loaded meanwhile have left no room for this picture; send it again";
+            self.fail(id, DrawError::TooLarge(message.into()));
+        }
+    }
+
+    fn measure_room(&mut self) {
+        let free = self.residents.free().filter(|_| self.counts_activations);
+        self.scheduler.set_free(free);
     }
 
     fn fail(&mut self, id: RequestId, error: DrawError) {
-        self.scheduler.cancel(id);
+        let cancelled = self.scheduler.cancel(id);
+        self.metrics.cancelled_steps.inc_by(cancelled.steps);
         self.drawings.fail(id, error);
     }
 
@@ -182,8 +175,10 @@ impl<P: Pipeline> Engine<P> {
     fn encode(&mut self, batch: &StepBatch) {
         for job in &batch.starting {
             let Some(loaded) = self.residents.loaded(batch.pipeline) else { return };
-            if let Err(error) = self.drawings.encode(&loaded.pipeline, *job) {
-                self.fail_job(*job, &error);
+            match self.drawings.encode(&loaded.pipeline, *job) {
+                Ok(Some(queued)) => self.metrics.queue_seconds.observe(queued.as_secs_f64()),
+                Ok(None) => {}
+                Err(error) => self.fail_job(*job, &error),
             }
         }
         if !batch.starting.is_empty() {
@@ -201,10 +196,13 @@ impl<P: Pipeline> Engine<P> {
     }
 
     fn measure(&mut self, batch: &StepBatch, jobs: usize, duration: Duration) {
-        self.steps.push(duration);
-        let label = BatchLabel { batch: jobs as u64 };
-        self.metrics.step_seconds.get_or_create(&label).observe(duration.as_secs_f64());
+        let shape = Shape { pipeline: batch.pipeline, key: batch.key, jobs };
+        self.times.push(shape, duration);
+        self.metrics.stepped(batch.key, jobs, self.max_batch, duration);
         let Some(loaded) = self.residents.loaded(batch.pipeline) else { return };
+        if let Some(peak) = loaded.pipeline.peak_bytes() {
+            self.scheduler.memory_mut().observe(batch.pipeline, batch.key, jobs, peak);
+        }
         let Some(desired) = self.residents.desired(&loaded.model) else { return };
         let at_default = loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.edits())) == batch.key;
         if at_default && let Some(loaded) = self.residents.loaded_mut(batch.pipeline) {
@@ -215,13 +213,19 @@ impl<P: Pipeline> Engine<P> {
     /// After a step: lets pipelines go that nobody needs, and gives the loader its next order.
     fn tidy(&mut self) {
         let Self { residents, scheduler, .. } = self;
-        residents.retire(|pipeline| scheduler.uses(pipeline));
+        if residents.retire(|pipeline| scheduler.uses(pipeline)) {
+            self.times.forget(|pipeline| !residents.is_loaded(pipeline));
+            scheduler.memory_mut().forget(|pipeline| !residents.is_loaded(pipeline));
+        }
         let now = Instant::now();
         while let Some(order) = residents.next_fetch(now) {
             self.loading.fetching.start(order);
         }
-        let order = residents.next_order(now);
-        self.loading.alarm.set(residents.next_retry());
+        let reserved = if self.counts_activations { scheduler.reserved_bytes() } else { 0 };
+        let order = residents.next_order(now, reserved);
+        // While something can be stepped, every step looks at the deadlines.
+        let deadline = scheduler.next_deadline().filter(|_| self.stuck);
+        self.loading.alarm.set(residents.next_retry().into_iter().chain(deadline).min());
         if let Some(order) = order
             && self.loading.orders.try_send(order).is_err()
         {
@@ -230,17 +234,19 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
-    fn wait(&self, calls: u64) -> Duration {
-        self.steps.mean().unwrap_or_default().mul_f64(calls as f64)
+    fn predicted_wait(&self) -> Duration {
+        duration(&self.scheduler.work_left(), &self.times)
     }
 
     fn report(&self) -> Report {
         let previous = self.publish.borrow();
         Report {
             generation: self.residents.generation(),
-            models: self.residents.reports(),
+            models: self.residents.reports(&self.times),
             waiting: self.scheduler.waiting() as u32,
             running: self.scheduler.running() as u32,
+            left_ms: self.predicted_wait().as_millis() as u64,
+            running_left_ms: duration(&self.scheduler.work_running(), &self.times).as_millis() as u64,
             queue_limit: previous.report.queue_limit,
             draining: false,
             device: previous.report.device.clone(),
@@ -253,7 +259,8 @@ impl<P: Pipeline> Engine<P> {
             report: self.report(),
             accepted: self.residents.is_accepted(),
             served: self.residents.served(),
-            predicted_wait: self.wait(self.scheduler.calls_left()),
+            calls_left: self.scheduler.calls_left(),
+            predicted_wait: self.predicted_wait(),
         };
         self.metrics.waiting.set(snapshot.report.waiting.into());
         self.metrics.running.set(snapshot.report.running.into());
@@ -275,14 +282,4 @@ impl<P: Pipeline> Engine<P> {
             self.metrics.model_ready.get_or_create(&label).set(ready.into());
         }
     }
-}
-
-/// A model either draws from nothing or changes a picture.
-fn fits(edits: bool, is_edit: bool) -> Result<(), DrawError> {
-    let message = match (edits, is_edit) {
-        (true, false) => "this model changes pictures: send one with the prompt, to /v1/images/edits",
-        (false, true) => "this model draws from nothing and can't edit: send the prompt to /v1/images/generations",
-        (true, true) | (false, false) => return Ok(()),
-    };
-    Err(DrawError::Unsupported(message.into()))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -15,6 +16,8 @@ type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
 
 /// One client's request.
 struct Drawing {
+    /// `x-request-id`
+    name: Option<Arc<str>>,
     reply: Reply,
     arrival: Instant,
     started: bool,
@@ -59,14 +62,19 @@ impl<J> Drawings<J> {
         for (picture, job) in pictures(request).zip(&jobs) {
             self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting });
         }
-        let (arrival, timings) = (request.arrival, Timings::default());
-        let drawing = Drawing { reply, arrival, started: false, timings, told, jobs };
+        let (name, arrival, timings) = (request.sender.id.clone(), request.arrival, Timings::default());
+        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs };
         self.requests.insert(id, drawing);
     }
 
     /// Requests whose caller has left.
     pub(super) fn abandoned(&self) -> Vec<RequestId> {
         self.requests.iter().filter(|(_, drawing)| drawing.reply.is_closed()).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Vec<RequestId> {
+        let named = |(_, drawing): &(&RequestId, &Drawing)| drawing.name.as_deref() == Some(name);
+        self.requests.iter().filter(named).map(|(id, _)| *id).collect()
     }
 
     pub(super) fn request_of(&self, job: JobId) -> Option<RequestId> {
@@ -82,18 +90,22 @@ impl<J> Drawings<J> {
         let _ = drawing.reply.send(Err(error)); // a caller that left wants no answer
     }
 
-    pub(super) fn encode<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: JobId) -> Result<(), PipelineError> {
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
+    /// Gives how long the request has waited, when it is its first job.
+    pub(super) fn encode<P: Pipeline<Job = J>>(
+        &mut self,
+        pipeline: &P,
+        id: JobId,
+    ) -> Result<Option<Duration>, PipelineError> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(None) };
         let started = Instant::now();
         job.stage = Stage::Running(fenced("encode", || pipeline.encode(&job.picture))?);
-        if let Some(drawing) = self.requests.get_mut(&job.request) {
-            if !drawing.started {
-                drawing.timings.queue = started.saturating_duration_since(drawing.arrival);
-                drawing.started = true;
-            }
-            drawing.timings.encode += started.elapsed();
+        let Some(drawing) = self.requests.get_mut(&job.request) else { return Ok(None) };
+        drawing.timings.encode += started.elapsed();
+        if std::mem::replace(&mut drawing.started, true) {
+            return Ok(None);
         }
-        Ok(())
+        drawing.timings.queue = started.saturating_duration_since(drawing.arrival);
+        Ok(Some(drawing.timings.queue))
     }
 
     /// One model call for all of these, and how long it took.
@@ -147,7 +159,7 @@ impl<J> Drawings<J> {
 
     fn answer(&mut self, id: RequestId) {
         let Some(drawing) = self.requests.remove(&id) else { return };
-        let Drawing { reply, arrival: _, started: _, timings, told, jobs } = drawing;
+        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs } = drawing;
         let Told { digest, text_tokens, picture_tokens, image_tokens, warning } = told;
         let mut pictures = Vec::with_capacity(jobs.len());
         for id in jobs {

@@ -1,4 +1,8 @@
-//! What the engine counts. Labels are bounded: places in a batch, and models that are resident.
+//! What the engine counts. Labels are bounded: places in a batch, the first shapes, and models that are resident.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,9 +11,16 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::pipeline::BatchKey;
+
+/// Clients choose sizes; the first so many shapes have a label of their own, and all later ones `other`.
+const MAX_SHAPES: usize = 16;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct BatchLabel {
-    pub(super) batch: u64,
+pub(super) struct StepLabel {
+    batch: u64,
+    /// Latents' width and height, and rows of the model's batch for each picture.
+    shape: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,7 +32,11 @@ pub(super) struct ModelLabel {
 pub struct EngineMetrics {
     pub(super) waiting: Gauge,
     pub(super) running: Gauge,
-    pub(super) step_seconds: Family<BatchLabel, Histogram>,
+    step_seconds: Family<StepLabel, Histogram>,
+    shapes: Arc<Mutex<BTreeSet<String>>>,
+    batch_occupancy: Histogram,
+    pub(super) queue_seconds: Histogram,
+    pub(super) cancelled_steps: Counter,
     pub(super) load_seconds: Histogram,
     pub(super) verify_seconds: Histogram,
     pub(super) model_ready: Family<ModelLabel, Gauge>,
@@ -43,6 +58,11 @@ impl EngineMetrics {
             waiting: Gauge::default(),
             running: Gauge::default(),
             step_seconds: Family::new_with_constructor(steps),
+            shapes: Arc::default(),
+            batch_occupancy: Histogram::new((1..=8).map(|eighth| f64::from(eighth) / 8.0)),
+            // 1 ms to 17 minutes.
+            queue_seconds: Histogram::new((0..21).map(|i| 0.001 * f64::from(1 << i))),
+            cancelled_steps: Counter::default(),
             load_seconds: loads(),
             verify_seconds: loads(),
             model_ready: Family::default(),
@@ -54,14 +74,41 @@ impl EngineMetrics {
             cache_bytes: Gauge::default(),
         };
         metrics.register_cache(registry);
-        let Self { waiting, running, step_seconds, load_seconds, verify_seconds, model_ready, .. } = metrics.clone();
+        metrics.register_steps(registry);
+        let Self { waiting, running, load_seconds, verify_seconds, model_ready, .. } = metrics.clone();
         registry.register("waiting", "Pictures that wait for their first step", waiting);
         registry.register("running", "Pictures between their first step and their last", running);
-        registry.register_with_unit("step", "Duration of one denoise step by batch size", Unit::Seconds, step_seconds);
         registry.register_with_unit("load", "Loading and warming up a checkpoint", Unit::Seconds, load_seconds);
         registry.register_with_unit("verify", "Verifying a checkpoint's digest", Unit::Seconds, verify_seconds);
         registry.register("model_ready", "1 when the model can draw", model_ready);
         metrics
+    }
+
+    fn register_steps(&self, registry: &mut Registry) {
+        let Self { step_seconds, batch_occupancy, queue_seconds, cancelled_steps, .. } = self.clone();
+        let step = "Duration of one denoise step by pictures in it and shape";
+        registry.register_with_unit("step", step, Unit::Seconds, step_seconds);
+        registry.register("batch_occupancy", "Places of a step that were taken, of --max-batch", batch_occupancy);
+        let queue = "From a request's arrival to its first step";
+        registry.register_with_unit("queue", queue, Unit::Seconds, queue_seconds);
+        let cancelled = "Steps of pictures that nobody got: cancelled, abandoned, late or failed";
+        registry.register("cancelled_steps", cancelled, cancelled_steps);
+    }
+
+    pub(super) fn stepped(&self, key: BatchKey, jobs: usize, max_batch: usize, duration: Duration) {
+        let label = StepLabel { batch: jobs as u64, shape: self.shape(key) };
+        self.step_seconds.get_or_create(&label).observe(duration.as_secs_f64());
+        self.batch_occupancy.observe(jobs as f64 / max_batch as f64);
+    }
+
+    fn shape(&self, key: BatchKey) -> String {
+        let shape = format!("{}x{}x{}", key.width, key.height, key.rows);
+        // Every change is a single step, so a panic elsewhere leaves it whole.
+        let mut shapes = self.shapes.lock().unwrap_or_else(PoisonError::into_inner);
+        if shapes.len() < MAX_SHAPES {
+            shapes.insert(shape.clone());
+        }
+        if shapes.contains(&shape) { shape } else { "other".into() }
     }
 
     fn register_cache(&self, registry: &mut Registry) {
@@ -74,5 +121,19 @@ impl EngineMetrics {
         registry.register("cache_misses", "Checkpoints that had to be fetched", cache_misses);
         registry.register("cache_evictions", "Checkpoints that had to leave the cache", cache_evictions);
         registry.register_with_unit("cache", "What the cache holds, after the last fetch", Unit::Bytes, cache_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_beyond_the_first_share_a_label() {
+        let metrics = EngineMetrics::register(&mut Registry::default());
+        let key = |side| BatchKey { input_channels: 4, height: side, width: side, text_length: 77, rows: 2 };
+        let labels: BTreeSet<_> = (1..100).map(|side| metrics.shape(key(side))).collect();
+        assert_eq!(labels.len(), MAX_SHAPES + 1);
+        assert_eq!((metrics.shape(key(1)), metrics.shape(key(99))), ("1x1x2".into(), "other".into()));
     }
 }

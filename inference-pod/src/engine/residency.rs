@@ -7,17 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{
-    Checkpoint, DesiredModel, Generation, MemoryReport, ModelId, ModelReport, ModelState, RefusalReason, Residency,
+    Checkpoint, DesiredModel, Generation, MAX_STEP_TIMES, MemoryReport, ModelId, ModelReport, ModelState,
+    RefusalReason, Residency, StepTime,
 };
 use easel_checkpoints::{Held, Refusal};
 
 use super::fetching::FetchOrder;
 use super::load::{Event, Failure, News, Order, Ready};
 use super::retry;
-use super::step_times::StepTimes;
 use super::{ResidencyError, Served};
 use crate::pipeline::Pipeline;
-use crate::scheduler::PipelineId;
+use crate::scheduler::{Free, PipelineId, Recent, Shape, StepTimes};
 use slot::{InFlight, Next, Slot, not_begun};
 
 /// A pipeline in memory. It retires when no slot serves with it and no request draws with it.
@@ -29,7 +29,16 @@ pub(super) struct Loaded<P> {
     /// Keeps it in the cache.
     _held: Option<Held>,
     /// At the model's default size.
-    pub(super) steps: StepTimes,
+    pub(super) steps: Recent,
+}
+
+/// What had too little room only because pictures are being drawn is tried again after this time.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that a load was given, and that it was not given because pictures on their way need them.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    given: u64,
+    reserved: u64,
 }
 
 /// At once; each may fill the network, and more would only share it.
@@ -43,6 +52,8 @@ pub(super) struct Residents<P> {
     slots: Vec<Slot>,
     loaded: BTreeMap<PipelineId, Loaded<P>>,
     in_flight: Option<InFlight>,
+    /// Of the load in flight.
+    room: Room,
     fetches: Vec<InFlight>,
     /// Numbers tickets and pipelines.
     next: u64,
@@ -51,7 +62,7 @@ pub(super) struct Residents<P> {
 impl<P: Pipeline> Residents<P> {
     pub(super) fn new(limit_bytes: u64) -> Self {
         let (slots, loaded, fetches) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { limit_bytes, accepted: None, slots, loaded, in_flight: None, fetches, next: 0 }
+        Self { limit_bytes, accepted: None, slots, loaded, in_flight: None, room: Room::default(), fetches, next: 0 }
     }
 
     /// Replaces the desired models. The same residency again changes nothing; refused models are tried again by any
@@ -132,13 +143,16 @@ impl<P: Pipeline> Residents<P> {
         Some(order)
     }
 
-    /// The next checkpoint to load, if the loader is free. One at a time, so that memory is never booked twice.
-    pub(super) fn next_order(&mut self, now: Instant) -> Option<Order> {
+    /// The next checkpoint to load, if the loader is free. One at a time, so that memory is never booked twice; and
+    /// beside what pictures on their way can't do without.
+    pub(super) fn next_order(&mut self, now: Instant, reserved_bytes: u64) -> Option<Order> {
         if self.in_flight.is_some() {
             return None;
         }
         let leaving = self.retiring().next().is_some();
-        let room_bytes = (self.limit_bytes > 0).then(|| self.limit_bytes.saturating_sub(self.used_bytes()));
+        let beside = self.limit_bytes.saturating_sub(self.used_bytes());
+        let reserved = reserved_bytes.min(beside);
+        let room_bytes = (self.limit_bytes > 0).then_some(beside - reserved);
         let due = |slot: &&mut Slot| {
             let loads = matches!(slot.next, Next::Load(_)) || (!slot.is_remote() && slot.begins(now));
             loads && !(slot.deferred && leaving)
@@ -154,6 +168,7 @@ impl<P: Pipeline> Residents<P> {
         let flight = InFlight::new(self.next, &model);
         let unwanted = flight.unwanted.clone();
         self.in_flight = Some(flight);
+        self.room = Room { given: room_bytes.unwrap_or_default(), reserved };
         Some(Order { ticket: self.next, model, room_bytes, held, unwanted })
     }
 
@@ -224,7 +239,7 @@ impl<P: Pipeline> Residents<P> {
         (slot.state, slot.failures) = (ModelState::Ready, 0);
         slot.serving = Some(id); // who served before retires
         tracing::info!(model = %load.model, digest = load.checkpoint.digest, load_ms = duration.as_millis() as u64, "model ready");
-        let (model, checkpoint, steps) = (load.model.clone(), load.checkpoint.clone(), StepTimes::default());
+        let (model, checkpoint, steps) = (load.model.clone(), load.checkpoint.clone(), Recent::default());
         self.loaded.insert(id, Loaded { pipeline, model, checkpoint, load: duration, _held: held, steps });
     }
 
@@ -248,16 +263,25 @@ impl<P: Pipeline> Residents<P> {
     }
 
     fn no_room(&mut self, load: &InFlight, need_bytes: u64, room_bytes: u64, now: Instant) {
-        if self.retiring().next().is_some() || self.used_bytes() < self.limit_bytes.saturating_sub(room_bytes) {
+        let used_then = self.limit_bytes.saturating_sub(room_bytes + self.room.reserved);
+        if need_bytes <= room_bytes + self.room.reserved {
+            if let Some(slot) = self.slot_of(load) {
+                (slot.state, slot.next) = (not_begun(&load.checkpoint.source), Next::Retry(now + ROOM_PAUSE));
+            }
+            return;
+        }
+        if self.retiring().next().is_some() || self.used_bytes() < used_then {
             if let Some(slot) = self.slot_of(load) {
                 (slot.state, slot.next, slot.deferred) = (not_begun(&load.checkpoint.source), Next::Begin, true);
             }
             return;
         }
         let message = format!(
-            "'{}' needs {need_bytes} bytes and {room_bytes} of {} are free beside what is resident; remove a model from \
+            "'{}' needs {need_bytes} bytes and {} of {} are free beside what is resident; remove a model from \
              this pod or give it more memory (--memory-bytes)",
-            load.checkpoint.source, self.limit_bytes
+            load.checkpoint.source,
+            room_bytes + self.room.reserved,
+            self.limit_bytes
         );
         self.refuse(load, Refusal::new(RefusalReason::LoadFailed, message), now);
     }
@@ -267,17 +291,30 @@ impl<P: Pipeline> Residents<P> {
         self.loaded.keys().copied().filter(move |id| !serving.contains(id))
     }
 
-    /// Drops pipelines that nothing serves with and nobody draws with.
-    pub(super) fn retire(&mut self, in_use: impl Fn(PipelineId) -> bool) {
+    /// Drops pipelines that nothing serves with and nobody draws with; true if there were any.
+    pub(super) fn retire(&mut self, in_use: impl Fn(PipelineId) -> bool) -> bool {
+        let before = self.loaded.len();
         for id in self.retiring().filter(|id| !in_use(*id)).collect::<Vec<_>>() {
             if let Some(gone) = self.loaded.remove(&id) {
                 tracing::info!(model = %gone.model, digest = gone.checkpoint.digest, "model left");
             }
         }
+        self.loaded.len() < before
     }
 
     fn used_bytes(&self) -> u64 {
         self.loaded.values().map(|loaded| loaded.pipeline.memory_bytes()).sum()
+    }
+
+    /// What there is for pictures on their way.
+    pub(super) fn free(&self) -> Option<Free> {
+        let at_best = self.limit_bytes.saturating_sub(self.used_bytes());
+        let given = if self.in_flight.is_some() { self.room.given } else { 0 };
+        (self.limit_bytes > 0).then_some(Free { now: at_best.saturating_sub(given), at_best })
+    }
+
+    pub(super) fn is_loaded(&self, id: PipelineId) -> bool {
+        self.loaded.contains_key(&id)
     }
 
     /// Who draws for this model.
@@ -310,16 +347,18 @@ impl<P: Pipeline> Residents<P> {
     }
 
     /// During a swap a model has two reports: the former checkpoint, which serves, and then the desired one.
-    pub(super) fn reports(&self) -> Vec<ModelReport> {
+    pub(super) fn reports(&self, times: &StepTimes) -> Vec<ModelReport> {
         let mut reports = Vec::new();
         for slot in &self.slots {
             let loaded = slot.serving.and_then(|id| self.loaded.get(&id));
+            let step_times = slot.serving.map(|id| step_times(id, times)).unwrap_or_default();
             let report = |digest: &str, state: ModelState, loaded: Option<&Loaded<P>>| ModelReport {
                 id: slot.desired.id.clone(),
                 digest: digest.to_owned(),
                 state,
-                step_ms: loaded.and_then(|loaded| loaded.steps.mean_ms()),
+                step_ms: loaded.and_then(|loaded| loaded.steps.median()).map(millis),
                 load_ms: loaded.map(|loaded| loaded.load.as_millis() as u64),
+                step_times: if loaded.is_some() { step_times.clone() } else { Vec::new() },
             };
             let desired = &slot.desired.checkpoint;
             match loaded {
@@ -341,4 +380,20 @@ impl<P: Pipeline> Residents<P> {
         };
         self.slots.iter().filter_map(served).collect()
     }
+}
+
+fn step_times(pipeline: PipelineId, times: &StepTimes) -> Vec<StepTime> {
+    let of_it = times.latest().into_iter().filter(|(shape, _)| shape.pipeline == pipeline);
+    let step_time = |(shape, time): (Shape, Duration)| StepTime {
+        height: shape.key.height,
+        width: shape.key.width,
+        rows: shape.key.rows,
+        batch: shape.jobs as u32,
+        ms: millis(time),
+    };
+    of_it.take(MAX_STEP_TIMES).map(step_time).collect()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source};
@@ -18,16 +20,17 @@ use crate::vocabulary::Vocabulary;
 /// Does what the prompt says; each step needs a permit. A picture's bytes say its seed and steps, added up.
 struct Moody {
     permits: Arc<Mutex<Receiver<()>>>,
+    steps: Arc<AtomicUsize>,
 }
 
-struct MoodyLoader(Arc<Mutex<Receiver<()>>>);
+struct MoodyLoader(Arc<Mutex<Receiver<()>>>, Arc<AtomicUsize>);
 
 impl Loader for MoodyLoader {
     type Pipeline = Moody;
 
     fn load(&self, files: &Files) -> Result<Moody, LoadError> {
         assert!(!files.path("").ends_with("panics"), "the loader panics");
-        Ok(Moody { permits: self.0.clone() })
+        Ok(Moody { permits: self.0.clone(), steps: self.1.clone() })
     }
 
     fn device(&self) -> String {
@@ -54,6 +57,7 @@ impl Pipeline for Moody {
     fn denoise_step(&self, batch: &mut [&mut PictureRequest]) -> Result<(), PipelineError> {
         if batch[0].prompt != "a photo" {
             let _ = self.permits.lock().unwrap().recv();
+            self.steps.fetch_add(1, SeqCst);
         }
         assert!(!batch.iter().any(|job| job.prompt == "panic in step"), "a step panics");
         for job in batch.iter_mut() {
@@ -89,6 +93,8 @@ impl Pipeline for Moody {
 struct World {
     engine: EngineHandle,
     permits: Sender<()>,
+    /// Computed, but for warm-ups.
+    steps: Arc<AtomicUsize>,
     folder: tempfile::TempDir,
     model: DesiredModel,
 }
@@ -119,7 +125,7 @@ async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let model = desired(&folder.path().join("model"));
     let (permits, take) = channel();
-    let flags = EngineFlags { max_batch: 4, queue_limit: 8, patience_seconds: 30, memory_bytes: 0 };
+    let flags = EngineFlags { max_batch: 4, queue_limit: 8, patience_seconds: 30, memory_bytes: 0, activation_kib: 0 };
     let metrics = EngineMetrics::register(&mut Registry::default());
     let fetcher = Fetcher::new(Settings {
         cache_dir: folder.path().join("cache"),
@@ -128,8 +134,10 @@ async fn world() -> World {
         effort: Effort::default(),
         timeouts: Timeouts::default(),
     });
-    let engine = EngineHandle::start(MoodyLoader(Arc::new(Mutex::new(take))), &flags, fetcher, metrics).unwrap();
-    let world = World { engine, permits, folder, model };
+    let steps = Arc::new(AtomicUsize::new(0));
+    let loader = MoodyLoader(Arc::new(Mutex::new(take)), steps.clone());
+    let engine = EngineHandle::start(loader, &flags, fetcher, metrics).unwrap();
+    let world = World { engine, permits, steps, folder, model };
     world.hold(1, vec![world.model.clone()]).await;
     world.until(|snapshot| snapshot.served.len() == 1).await;
     world
@@ -147,6 +155,16 @@ impl World {
     }
 
     fn draw(&self, prompt: &str, size: &str) -> tokio::task::JoinHandle<Result<Drawn, DrawError>> {
+        self.draw_named(prompt, size, None)
+    }
+
+    /// With an `x-request-id`.
+    fn draw_named(
+        &self,
+        prompt: &str,
+        size: &str,
+        id: Option<&str>,
+    ) -> tokio::task::JoinHandle<Result<Drawn, DrawError>> {
         let defaults = &self.model.defaults;
         let generation = images::Generation {
             prompt: prompt.into(),
@@ -160,7 +178,8 @@ impl World {
             seed: None,
         };
         let (model, arrival) = (self.model.id.clone(), Instant::now());
-        let request = DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None };
+        let sender = crate::engine::Sender { id: id.map(Into::into), ..Default::default() };
+        let request = DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None, sender };
         let engine = self.engine.clone();
         tokio::spawn(async move { engine.draw(request).await })
     }
@@ -215,8 +234,30 @@ async fn a_caller_that_leaves_is_noticed_before_the_next_step() {
     world.until(|snapshot| snapshot.report.running == 1).await;
     drawing.abort();
     assert!(drawing.await.unwrap_err().is_cancelled());
-    world.permit(1); // ends the step that is held; the second is never begun
+    world.permit(5); // the first ends the step that is held; the second is never begun
     world.until(|snapshot| snapshot.report.running == 0).await;
+    assert_eq!(world.steps.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_is_cancelled_by_its_id_is_not_stepped_again_and_leaves_its_neighbour_alone() {
+    let world = world().await;
+    let cancelled = world.draw_named("cancelled", "16x16", Some("a"));
+    world.until(|snapshot| snapshot.report.running == 1).await;
+    let neighbour = world.draw_named("neighbour", "32x32", Some("b"));
+    let waits = world.draw_named("waits", "16x16", Some("a"));
+    // Each is a command behind theirs, so all three are there when the held step ends.
+    let (engine, unknown) = (world.engine.clone(), world.engine.cancel("c"));
+    let cancel = tokio::spawn(async move { engine.cancel("a").await });
+    world.permit(1);
+    assert_eq!(unknown.await, Some(0));
+    assert_eq!(cancel.await.unwrap(), Some(2));
+    world.permit(10);
+    for gone in [cancelled, waits] {
+        assert_eq!(gone.await.unwrap().unwrap_err(), DrawError::Cancelled);
+    }
+    neighbour.await.unwrap().unwrap();
+    assert_eq!(world.steps.load(SeqCst), 1 + 2, "the step that was held, and the neighbour's own");
 }
 
 #[tokio::test]

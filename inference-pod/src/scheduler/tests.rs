@@ -1,76 +1,182 @@
-//! What the scheduler promises, as examples and as properties over random arrivals.
+//! What the scheduler promises, as examples; `play` has it as properties over random histories.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod play;
+mod properties;
 
-use proptest::prelude::*;
+use std::time::Duration;
+
+use easel_api::{Priority, Tenant};
 
 use super::*;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 fn key(side: u32) -> BatchKey {
-    BatchKey { input_channels: 4, height: side, width: side, text_length: 77, rows: 2 }
+    BatchKey { input_channels: 4, height: side, width: side, text_length: 0, rows: 2 }
 }
 
 fn limits() -> Limits {
-    Limits { max_batch: 4, max_running: 1000, max_waiting: 1000, patience: Duration::from_secs(30) }
+    Limits { max_batch: 4, max_running: 1000, max_waiting: 1000, patience: 30 * SECOND }
+}
+
+fn scheduler(limits: Limits) -> Scheduler {
+    Scheduler::new(limits, MemoryProfile::new(0))
 }
 
 fn request(id: u64, side: u32, steps: u32) -> NewRequest {
-    NewRequest { id: RequestId(id), pipeline: PipelineId(0), key: key(side), jobs: 1, steps, deadline: None }
+    NewRequest {
+        id: RequestId(id),
+        tenant: Tenant::default(),
+        class: Priority::Normal,
+        pipeline: PipelineId(0),
+        key: key(side),
+        jobs: 1,
+        steps,
+        deadline: None,
+    }
+}
+
+fn of(tenant: &str, request: &NewRequest) -> NewRequest {
+    NewRequest { tenant: Tenant::new(tenant), ..request.clone() }
+}
+
+fn admit(scheduler: &mut Scheduler, request: &NewRequest, now: Instant) -> JobId {
+    scheduler.admit(request, now).unwrap()[0]
+}
+
+/// The leaders of the next calls, each call stepped.
+fn leaders(scheduler: &mut Scheduler, calls: usize, now: Instant) -> Vec<JobId> {
+    let call = |_| {
+        let batch = scheduler.next_batch(now).expect("something is left");
+        scheduler.stepped(&batch.jobs);
+        batch.jobs[0]
+    };
+    (0..calls).map(call).collect()
 }
 
 #[test]
 fn a_near_deadline_goes_first_and_the_rest_in_order_of_arrival() {
     let now = Instant::now();
-    let mut scheduler = Scheduler::new(limits());
-    let first = scheduler.admit(&request(1, 8, 1), now).unwrap()[0];
-    let second = scheduler.admit(&request(2, 16, 1), now).unwrap()[0];
-    let urgent = NewRequest { deadline: Some(now + Duration::from_secs(1)), ..request(3, 32, 1) };
-    let urgent = scheduler.admit(&urgent, now).unwrap()[0];
-    let mut drawn = Vec::new();
-    while let Some(batch) = scheduler.next_batch() {
-        drawn.extend(scheduler.stepped(&batch.jobs));
-    }
-    assert_eq!(drawn, [urgent, first, second]);
+    let mut scheduler = scheduler(limits());
+    let first = admit(&mut scheduler, &request(1, 8, 1), now);
+    let second = admit(&mut scheduler, &request(2, 16, 1), now);
+    let urgent = NewRequest { deadline: Some(now + SECOND), ..request(3, 32, 1) };
+    let urgent = admit(&mut scheduler, &urgent, now);
+    assert_eq!(leaders(&mut scheduler, 3, now), [urgent, first, second]);
 }
 
 #[test]
 fn a_deadline_does_not_go_before_what_has_waited_longer_than_the_patience() {
     let now = Instant::now();
-    let mut scheduler = Scheduler::new(limits());
+    let mut scheduler = scheduler(limits());
     let old = scheduler.admit(&request(1, 8, 1), now).unwrap();
-    let late = now + Duration::from_secs(31);
+    let late = now + 31 * SECOND;
     let urgent = NewRequest { deadline: Some(late + Duration::from_millis(1)), ..request(2, 16, 1) };
     scheduler.admit(&urgent, late).unwrap();
-    assert_eq!(scheduler.next_batch().unwrap().jobs, old);
+    assert_eq!(scheduler.next_batch(late).unwrap().jobs, old);
+}
+
+#[test]
+fn a_higher_class_goes_before_a_nearer_deadline_until_the_lower_one_is_of_age() {
+    let now = Instant::now();
+    let mut scheduler = scheduler(limits());
+    let low = NewRequest { class: Priority::Low, deadline: Some(now + SECOND), ..request(1, 8, 9) };
+    let low = admit(&mut scheduler, &low, now);
+    let normal = admit(&mut scheduler, &request(2, 16, 9), now);
+    let high = admit(&mut scheduler, &NewRequest { class: Priority::High, ..request(3, 32, 1) }, now);
+    assert_eq!(leaders(&mut scheduler, 3, now), [high, normal, normal]);
+    let later = now + 30 * SECOND;
+    admit(&mut scheduler, &NewRequest { class: Priority::High, ..request(4, 32, 1) }, later);
+    assert_eq!(leaders(&mut scheduler, 1, later), [low]);
+}
+
+#[test]
+fn a_tenant_with_a_backlog_gives_way_to_one_that_comes_later_whatever_the_deadlines_say() {
+    let now = Instant::now();
+    let mut scheduler = scheduler(Limits { max_batch: 1, ..limits() });
+    let greedy = |id| NewRequest { deadline: Some(now + SECOND), ..of("greedy", &request(id, 8, 5)) };
+    let flood: Vec<_> = (0..10).map(|id| admit(&mut scheduler, &greedy(id), now)).collect();
+    assert_eq!(leaders(&mut scheduler, 2, now), [flood[0], flood[0]]);
+    let modest = admit(&mut scheduler, &of("modest", &request(10, 16, 3)), now);
+    let led = leaders(&mut scheduler, 7, now);
+    // What had begun goes on; then the other's turn has come.
+    assert_eq!(led, [flood[0], flood[0], flood[0], modest, modest, modest, flood[1]]);
+}
+
+#[test]
+fn a_flood_of_the_highest_class_with_the_nearest_deadlines_delays_a_job_of_age_by_a_bounded_number_of_calls() {
+    let start = Instant::now();
+    let mut scheduler = scheduler(Limits { max_running: 2, ..limits() });
+    let low = admit(&mut scheduler, &of("b", &NewRequest { class: Priority::Low, ..request(0, 16, 5) }), start);
+    let flood = |id, now| NewRequest { class: Priority::High, deadline: Some(now), ..of("a", &request(id, 8, 5)) };
+    let passed_over = |second: &u64| {
+        let now = start + SECOND * *second as u32;
+        admit(&mut scheduler, &flood(*second + 1, now), now);
+        leaders(&mut scheduler, 1, now) != [low]
+    };
+    let calls = (0..1000).take_while(passed_over).count();
+    // B is (T−1)·3S with S = 5 and T = 2; and the job that leads before has to wait for a place, as it has itself.
+    assert!((30..=30 + 15 + 4 * 10).contains(&calls), "{calls} calls");
+}
+
+#[test]
+fn a_tighter_deadline_puts_a_running_job_aside_which_goes_on_afterwards_from_where_it_was() {
+    let now = Instant::now();
+    let mut scheduler = scheduler(limits());
+    let long = admit(&mut scheduler, &request(1, 8, 4), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [long]);
+    let urgent = NewRequest { deadline: Some(now + SECOND), ..request(2, 16, 2) };
+    let urgent = admit(&mut scheduler, &urgent, now);
+    let batch = scheduler.next_batch(now).unwrap();
+    assert_eq!((&batch.jobs, &batch.starting), (&vec![urgent], &vec![urgent]));
+    assert_eq!(scheduler.running(), 2, "what is put aside keeps its latents");
+    scheduler.stepped(&batch.jobs);
+    assert_eq!(leaders(&mut scheduler, 4, now), [urgent, long, long, long]);
+    assert!(scheduler.is_idle());
+}
+
+#[test]
+fn no_more_jobs_are_put_aside_than_may_run() {
+    let now = Instant::now();
+    let mut scheduler = scheduler(Limits { max_running: 2, ..limits() });
+    let urgent = |id: u64, side| NewRequest { deadline: Some(now + SECOND * (9 - id as u32)), ..request(id, side, 9) };
+    let first = admit(&mut scheduler, &urgent(1, 8), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [first]);
+    let second = admit(&mut scheduler, &urgent(2, 16), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [second]);
+    let third = admit(&mut scheduler, &urgent(3, 32), now);
+    // It is the most urgent, and waits until one of the two is drawn.
+    assert_eq!(leaders(&mut scheduler, 8, now), [second; 8]);
+    assert_eq!(leaders(&mut scheduler, 1, now), [third]);
 }
 
 #[test]
 fn a_job_joins_a_running_batch_between_steps_and_leaves_when_cancelled() {
     let now = Instant::now();
-    let mut scheduler = Scheduler::new(limits());
-    let a = scheduler.admit(&request(1, 8, 3), now).unwrap()[0];
-    let batch = scheduler.next_batch().unwrap();
-    scheduler.stepped(&batch.jobs);
-    let b = scheduler.admit(&request(2, 8, 3), now).unwrap()[0];
-    let batch = scheduler.next_batch().unwrap();
+    let mut scheduler = scheduler(limits());
+    let a = admit(&mut scheduler, &request(1, 8, 3), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [a]);
+    let b = admit(&mut scheduler, &request(2, 8, 3), now);
+    let batch = scheduler.next_batch(now).unwrap();
     assert_eq!((batch.jobs, batch.starting), (vec![a, b], vec![b]));
-    assert_eq!(scheduler.cancel(RequestId(1)), [a]);
-    assert_eq!(scheduler.next_batch().unwrap().jobs, [b]);
+    assert_eq!(scheduler.cancel(RequestId(1)), Cancelled { jobs: vec![a], steps: 1 });
+    assert_eq!(scheduler.next_batch(now).unwrap().jobs, [b]);
     assert_eq!((scheduler.waiting(), scheduler.running()), (0, 1));
 }
 
 #[test]
 fn a_full_queue_refuses_with_the_model_calls_that_are_left() {
     let now = Instant::now();
-    let mut scheduler = Scheduler::new(Limits { max_waiting: 2, ..limits() });
+    let mut scheduler = scheduler(Limits { max_waiting: 2, ..limits() });
     let two = NewRequest { jobs: 2, ..request(1, 8, 10) };
     scheduler.admit(&two, now).unwrap();
-    assert_eq!(scheduler.admit(&request(2, 8, 1), now), Err(QueueFull { waiting: 2, calls_left: 10 }));
+    let full = Unadmitted::QueueFull { waiting: 2, calls_left: 10 };
+    assert_eq!(scheduler.admit(&request(2, 8, 1), now), Err(full));
 }
 
 #[test]
 fn a_request_larger_than_the_bound_is_taken_by_an_empty_queue() {
-    let mut scheduler = Scheduler::new(Limits { max_waiting: 2, ..limits() });
+    let mut scheduler = scheduler(Limits { max_waiting: 2, ..limits() });
     let ten = NewRequest { jobs: 10, ..request(1, 8, 1) };
     assert_eq!(scheduler.admit(&ten, Instant::now()).unwrap().len(), 10);
 }
@@ -78,172 +184,81 @@ fn a_request_larger_than_the_bound_is_taken_by_an_empty_queue() {
 #[test]
 fn a_passed_deadline_is_late_once_whatever_the_number_of_jobs() {
     let now = Instant::now();
-    let mut scheduler = Scheduler::new(limits());
-    let doomed = NewRequest { jobs: 3, deadline: Some(now + Duration::from_secs(1)), ..request(1, 8, 9) };
+    let mut scheduler = scheduler(limits());
+    let doomed = NewRequest { jobs: 3, deadline: Some(now + SECOND), ..request(1, 8, 9) };
     scheduler.admit(&doomed, now).unwrap();
-    assert_eq!(scheduler.late(now), []);
-    assert_eq!(scheduler.late(now + Duration::from_secs(1)), [RequestId(1)]);
+    assert!(scheduler.late(now).is_empty());
+    assert_eq!(scheduler.late(now + SECOND), [RequestId(1)].into());
+    assert_eq!(scheduler.next_deadline(), Some(now + SECOND));
 }
 
-/// One event of a random history; time moves on by `wait_ms` before it.
-#[derive(Clone, Debug)]
-struct Arrival {
-    wait_ms: u64,
-    pipeline: u64,
-    side: u32,
-    jobs: u32,
-    steps: u32,
-    deadline_ms: Option<u64>,
-    steps_between: usize,
-    cancelled: bool,
+/// With a prior of 10 bytes a position and row, a job of 8×8 holds 4,096 bytes and takes 1,280 in a call.
+fn within(free: u64) -> Scheduler {
+    let mut scheduler = Scheduler::new(limits(), MemoryProfile::new(10));
+    scheduler.set_free(Some(Free { now: free, at_best: free }));
+    scheduler
 }
 
-fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
-    let one =
-        (0u64..2000, 0u64..2, 1u32..4, 1u32..4, 1u32..6, any::<Option<u16>>(), 0usize..4, prop::bool::weighted(0.1));
-    let arrival = one.prop_map(|(wait_ms, pipeline, side, jobs, steps, deadline, steps_between, cancelled)| Arrival {
-        wait_ms,
-        pipeline,
-        side,
-        jobs,
-        steps,
-        deadline_ms: deadline.map(u64::from),
-        steps_between,
-        cancelled,
-    });
-    prop::collection::vec(arrival, 1..40)
+#[test]
+fn a_batch_is_as_large_as_memory_allows_and_the_rest_waits() {
+    let now = Instant::now();
+    let mut scheduler = within(2 * (4096 + 1280) + 100);
+    let jobs = scheduler.admit(&NewRequest { jobs: 4, ..request(1, 8, 2) }, now).unwrap();
+    let batch = scheduler.next_batch(now).unwrap();
+    assert_eq!(batch.jobs, jobs[..2]);
+    assert_eq!(scheduler.batch_bytes(&batch), 2 * (4096 + 1280));
+    scheduler.stepped(&batch.jobs);
+    let batch = scheduler.next_batch(now).unwrap();
+    assert_eq!(scheduler.stepped(&batch.jobs), jobs[..2]);
+    assert_eq!(scheduler.next_batch(now).unwrap().jobs, jobs[2..]);
 }
 
-/// Plays a history and checks every batch on the way.
-struct Play {
-    scheduler: Scheduler,
-    limits: Limits,
-    now: Instant,
-    wanted: BTreeMap<JobId, (RequestId, PipelineId, BatchKey, u32)>,
-    taken: BTreeMap<JobId, u32>,
-    finished: BTreeSet<JobId>,
-    /// Steps of others since admission while not in the batch, and the work that may go first.
-    passed_over: BTreeMap<JobId, u64>,
-    urgency: BTreeMap<JobId, Urgency>,
+#[test]
+fn what_would_not_fit_alone_is_refused_and_what_does_is_admitted() {
+    let now = Instant::now();
+    let mut scheduler = within(4096 + 1280);
+    scheduler.admit(&request(1, 8, 1), now).unwrap();
+    let refused = Unadmitted::TooLarge { need_bytes: 4 * (4096 + 1280), free_bytes: 4096 + 1280 };
+    assert_eq!(scheduler.admit(&request(2, 16, 1), now), Err(refused));
 }
 
-impl Play {
-    fn new(limits: Limits) -> Self {
-        Self {
-            scheduler: Scheduler::new(limits),
-            limits,
-            now: Instant::now(),
-            wanted: BTreeMap::new(),
-            taken: BTreeMap::new(),
-            finished: BTreeSet::new(),
-            passed_over: BTreeMap::new(),
-            urgency: BTreeMap::new(),
-        }
-    }
-
-    fn history(mut self, arrivals: &[Arrival]) -> Result<Self, TestCaseError> {
-        for (id, arrival) in arrivals.iter().enumerate() {
-            self.arrive(id as u64, arrival);
-            for _ in 0..arrival.steps_between {
-                self.step()?;
-            }
-        }
-        while !self.scheduler.is_idle() {
-            self.step()?;
-        }
-        prop_assert!(self.scheduler.next_batch().is_none());
-        prop_assert_eq!((self.scheduler.waiting(), self.scheduler.running()), (0, 0));
-        Ok(self)
-    }
-
-    fn arrive(&mut self, id: u64, arrival: &Arrival) {
-        self.now += Duration::from_millis(arrival.wait_ms);
-        let request = NewRequest {
-            id: RequestId(id),
-            pipeline: PipelineId(arrival.pipeline),
-            key: key(arrival.side),
-            jobs: arrival.jobs,
-            steps: arrival.steps,
-            deadline: arrival.deadline_ms.map(|ms| self.now + Duration::from_millis(ms)),
-        };
-        let Ok(jobs) = self.scheduler.admit(&request, self.now) else { return };
-        for job in jobs {
-            self.urgency.insert(job, Urgency::new(job, self.now, request.deadline, self.limits.patience));
-            self.wanted.insert(job, (request.id, request.pipeline, request.key, request.steps));
-        }
-        if arrival.cancelled {
-            for job in self.scheduler.cancel(request.id) {
-                self.wanted.remove(&job);
-            }
-        }
-    }
-
-    fn unfinished(&self) -> impl Iterator<Item = JobId> + '_ {
-        self.wanted.keys().copied().filter(|job| !self.finished.contains(job))
-    }
-
-    fn step(&mut self) -> Result<(), TestCaseError> {
-        let running = self.scheduler.running();
-        let Some(batch) = self.scheduler.next_batch() else {
-            prop_assert_eq!(self.unfinished().count(), 0, "work conservation: something waits and nothing steps");
-            return Ok(());
-        };
-        self.check(&batch, running)?;
-        for job in self.unfinished().filter(|job| !batch.jobs.contains(job)).collect::<Vec<_>>() {
-            *self.passed_over.entry(job).or_default() += 1;
-        }
-        for job in &batch.jobs {
-            *self.taken.entry(*job).or_default() += 1;
-        }
-        self.finished.extend(self.scheduler.stepped(&batch.jobs));
-        Ok(())
-    }
-
-    fn check(&self, batch: &StepBatch, running: usize) -> Result<(), TestCaseError> {
-        prop_assert!(!batch.jobs.is_empty() && batch.jobs.len() <= self.limits.max_batch);
-        prop_assert!(running + batch.starting.len() <= self.limits.max_running);
-        for job in &batch.jobs {
-            let (_, pipeline, key, _) = self.wanted[job];
-            prop_assert_eq!((pipeline, key), (batch.pipeline, batch.key), "two shapes in one step");
-            prop_assert!(!self.finished.contains(job), "{:?} runs twice", job);
-            prop_assert_eq!(batch.starting.contains(job), !self.taken.contains_key(job), "encoded once");
-        }
-        let room = running + batch.starting.len() < self.limits.max_running;
-        let left_out = self.unfinished().filter(|job| !batch.jobs.contains(job)).find(|job| {
-            let (_, pipeline, key, _) = self.wanted[job];
-            (pipeline, key) == (batch.pipeline, batch.key) && (room || self.taken.contains_key(job))
-        });
-        prop_assert!(left_out.is_none() || batch.jobs.len() == self.limits.max_batch, "a place left empty");
-        Ok(())
-    }
+#[test]
+fn nothing_starts_before_what_waits_for_memory() {
+    let now = Instant::now();
+    let mut scheduler = within(4 * (4096 + 1280));
+    let small = admit(&mut scheduler, &request(1, 8, 2), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [small]);
+    let large = NewRequest { deadline: Some(now + SECOND), ..request(2, 16, 1) };
+    let large = admit(&mut scheduler, &large, now);
+    let beside = admit(&mut scheduler, &request(3, 8, 1), now);
+    let batch = scheduler.next_batch(now).unwrap();
+    assert_eq!((batch.jobs, batch.starting), (vec![small], vec![]), "there would be room for the third");
+    scheduler.stepped(&[small]);
+    assert_eq!(leaders(&mut scheduler, 2, now), [large, beside]);
 }
 
-proptest! {
-    #[test]
-    fn no_job_is_lost_or_drawn_twice(arrivals in arrivals(), max_batch in 1usize..5, max_running in 4usize..9) {
-        let play = Play::new(Limits { max_batch, max_running, max_waiting: 12, ..limits() }).history(&arrivals)?;
-        for (job, (_, _, _, steps)) in &play.wanted {
-            prop_assert_eq!(play.taken.get(job), Some(steps));
-        }
-    }
+#[test]
+fn weights_that_come_leave_what_was_admitted_its_memory_and_a_smaller_budget_names_what_can_not_begin() {
+    let now = Instant::now();
+    let mut scheduler = within(100_000);
+    let running = admit(&mut scheduler, &request(1, 8, 9), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [running]);
+    scheduler.admit(&request(2, 16, 1), now).unwrap();
+    assert_eq!(scheduler.reserved_bytes(), 4 * (4096 + 1280));
+    scheduler.set_free(Some(Free { now: 6000, at_best: 100_000 }));
+    assert!(scheduler.misfits().is_empty(), "a load is going on, and may end");
+    scheduler.set_free(Some(Free { now: 6000, at_best: 6000 }));
+    assert_eq!(scheduler.misfits(), [RequestId(2)].into());
+    assert_eq!(leaders(&mut scheduler, 1, now), [running], "what has begun is finished");
+}
 
-    #[test]
-    fn nobody_waits_for_more_than_the_work_that_is_due_before(arrivals in arrivals(), max_batch in 1usize..5) {
-        let arrivals: Vec<_> = arrivals.into_iter().map(|a| Arrival { cancelled: false, ..a }).collect();
-        let play = Play::new(Limits { max_batch, ..limits() }).history(&arrivals)?;
-        for (job, waited) in &play.passed_over {
-            let before = play.urgency.iter().filter(|(_, urgency)| **urgency < play.urgency[job]);
-            let bound: u64 = before.map(|(other, _)| u64::from(play.wanted[other].3)).sum();
-            prop_assert!(*waited <= bound, "{:?} was passed over {} times; {} were due before", job, waited, bound);
-        }
-    }
-
-    #[test]
-    fn waiting_never_passes_the_bound_by_more_than_one_request(arrivals in arrivals()) {
-        let mut play = Play::new(Limits { max_waiting: 5, ..limits() });
-        for (id, arrival) in arrivals.iter().enumerate() {
-            play.arrive(id as u64, arrival);
-            prop_assert!(play.scheduler.waiting() <= 5);
-        }
-    }
+#[test]
+fn while_a_load_takes_the_room_of_the_first_what_fits_is_drawn() {
+    let now = Instant::now();
+    let mut scheduler = within(100_000);
+    scheduler.set_free(Some(Free { now: 6000, at_best: 100_000 }));
+    scheduler.admit(&request(1, 16, 1), now).unwrap();
+    let small = admit(&mut scheduler, &request(2, 8, 1), now);
+    assert_eq!(leaders(&mut scheduler, 1, now), [small]);
+    assert_eq!(scheduler.next_batch(now), None);
 }

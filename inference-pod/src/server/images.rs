@@ -18,17 +18,20 @@ use easel_api::images::{
     Background, Generation, GenerationRequest, Image, ImagesResponse, InputTokens, MAX_GENERATION_BODY, Model,
     ModelList, OutputFormat, Usage,
 };
+use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 
 use super::Shared;
 use super::metrics::Outcome;
 use super::respond::{Refused, read_body};
 use crate::drain::InFlight;
-use crate::engine::{DrawError, DrawRequest, Drawn, Served, Snapshot, Timings};
+use crate::engine::{DrawError, DrawRequest, Drawn, Sender, Served, Snapshot, Timings};
 use crate::pipeline::Edit;
 use crate::png::{self, Provenance};
 
 /// Milliseconds that the client will still wait.
 const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
+/// By which a request can be cancelled.
+const REQUEST_ID_HEADER: &str = "x-request-id";
 /// What the model does not know of the prompt.
 const WARNING_HEADER: &str = "x-easel-warning";
 const DIGEST_HEADER: &str = "x-easel-model-digest";
@@ -84,18 +87,19 @@ struct Wish {
     edit: Option<Edit>,
     arrival: Instant,
     deadline: Option<Instant>,
+    sender: Sender,
 }
 
 async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
-    let deadline = deadline(headers, arrival)?;
+    let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
     check_media_type(headers)?;
     let body = read_body(body, MAX_GENERATION_BODY).await?;
     let request = GenerationRequest::parse(&body)?;
     request.check()?;
     let (model, served) = named(&shared.engine.snapshot(), request.model.as_deref())?;
     let generation = request.resolve(&served.defaults, &served.limits)?;
-    draw(shared, Wish { model, generation, edit: None, arrival, deadline }, in_flight).await
+    draw(shared, Wish { model, generation, edit: None, arrival, deadline, sender }, in_flight).await
 }
 
 fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), ApiError> {
@@ -107,10 +111,11 @@ fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), 
 }
 
 async fn draw(shared: &Shared, wish: Wish, in_flight: InFlight) -> Result<Response, ApiError> {
-    let Wish { model, generation, edit, arrival, deadline } = wish;
+    let Wish { model, generation, edit, arrival, deadline, sender } = wish;
     // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
     let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    let request = DrawRequest { model: model.clone(), generation: generation.clone(), edit, seed, arrival, deadline };
+    let (drawer, wanted) = (model.clone(), generation.clone());
+    let request = DrawRequest { model: drawer, generation: wanted, edit, seed, arrival, deadline, sender };
     let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
     render(model, generation, drawn, in_flight).await
 }
@@ -122,6 +127,15 @@ fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, Ap
         ApiError::invalid(DEADLINE_HEADER, "invalid_value", message)
     })?;
     Ok(Some(arrival + Duration::from_millis(ms.into())))
+}
+
+fn sender(headers: &HeaderMap) -> Result<Sender, ApiError> {
+    let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+    Ok(Sender {
+        tenant: Tenant::of_header(value(TENANT_HEADER))?,
+        priority: Priority::of_header(value(PRIORITY_HEADER))?,
+        id: headers.get(REQUEST_ID_HEADER).and_then(|id| id.to_str().ok()).map(Into::into),
+    })
 }
 
 fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -145,9 +159,10 @@ fn refuse(model: &ModelId, error: DrawError) -> ApiError {
             message: format!("the model '{model}' is not ready in this pod; another one may hold it"),
             ..ApiError::model_not_found(model.as_str())
         },
-        DrawError::QueueFull { waiting, predicted_wait } => {
-            let seconds = (predicted_wait.as_secs_f64().ceil() as u64).clamp(1, RETRY_AT_MOST);
-            ApiError::queue_full(format!("{waiting} pictures wait already, about {seconds} s of work"), seconds)
+        DrawError::QueueFull { waiting, calls_left, predicted_wait } => {
+            let seconds = (predicted_wait.as_secs_f64().ceil() as u64).max(1);
+            let message = format!("{waiting} pictures wait already; about {seconds} s of work in {calls_left} steps");
+            ApiError::queue_full(message, seconds.min(RETRY_AT_MOST))
         }
         DrawError::Deadline => {
             ApiError::deadline(format!("the deadline of {DEADLINE_HEADER} passed before the pictures were drawn"))
@@ -155,14 +170,22 @@ fn refuse(model: &ModelId, error: DrawError) -> ApiError {
         DrawError::Unsupported(message) => {
             ApiError { param: None, ..ApiError::invalid("prompt", "unsupported_value", message) }
         }
+        DrawError::TooLarge(message) => ApiError::invalid("size", "size_does_not_fit", message),
+        DrawError::Cancelled => cancelled(&error),
         DrawError::Failed => ApiError::internal("the model failed to draw this; the pod's log says why"),
         DrawError::Stopped => ApiError::unavailable("engine_stopped", error.to_string(), RETRY_WHEN_DRAINING),
     }
 }
 
+/// 409: whoever may cancel has done so.
+fn cancelled(error: &DrawError) -> ApiError {
+    ApiError { code: Some("request_cancelled".into()), ..ApiError::stale(error.to_string()) }
+}
+
 fn outcome(error: &ApiError) -> Outcome {
     match (error.status, error.code.as_deref()) {
         (404, _) => Outcome::NotResident,
+        (409, _) => Outcome::Cancelled,
         (429, _) => Outcome::QueueFull,
         (503, Some("draining")) => Outcome::Draining,
         (504, _) => Outcome::Deadline,

@@ -15,12 +15,15 @@ use tokio::net::TcpStream;
 
 use crate::support::{Client, PATIENCE, World, generation, here, uri};
 
+const CANCEL_PATH: &str = "/engine/v1/requests/nobodys";
+
 /// Every door of the engine port, with what its own callers are answered here: a pod without models.
-const DOORS: [(&str, &str, StatusCode); 5] = [
+const DOORS: [(&str, &str, StatusCode); 6] = [
     ("PUT", RESIDENCY_PATH, StatusCode::OK),
     ("GET", REPORT_PATH, StatusCode::OK),
     ("GET", MODELS_PATH, StatusCode::OK),
     ("POST", GENERATIONS_PATH, StatusCode::NOT_FOUND),
+    ("DELETE", CANCEL_PATH, StatusCode::NOT_FOUND),
     ("POST", HANDOVER_PATH, StatusCode::NOT_IMPLEMENTED),
 ];
 
@@ -73,7 +76,7 @@ async fn each_identity_passes_its_own_doors_and_no_other() {
     let peer = Identity::Pods(here()).uri();
     let table: [(&[&str], &[&str]); 10] = [
         (&[&operator], &[RESIDENCY_PATH, REPORT_PATH, MODELS_PATH]),
-        (&[&gateway], &[REPORT_PATH, MODELS_PATH, GENERATIONS_PATH]),
+        (&[&gateway], &[REPORT_PATH, MODELS_PATH, GENERATIONS_PATH, CANCEL_PATH]),
         (&[&peer], &[HANDOVER_PATH]),
         (&[&pods("test", "another-pool")], &[]),
         (&[&pods("another-namespace", "fake")], &[]),

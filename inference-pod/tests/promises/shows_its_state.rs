@@ -55,14 +55,23 @@ async fn the_report_has_a_line_now_one_a_second_and_ten_a_second_at_most() {
 
 #[tokio::test]
 async fn the_report_measures_steps_at_the_default_size() {
-    let world = World::ready(&["--fake-step-ms=640", "--queue-limit=9", "--memory-bytes=5000"]).await;
+    let world = World::ready(&["--fake-step-ms=640", "--queue-limit=9", "--memory-bytes=9000000"]).await;
     let report = world.gateway.report_until(|_| true).await;
     assert_eq!((report.models[0].step_ms, report.queue_limit, report.device.as_str()), (None, 9, "fake"));
-    assert_eq!((report.memory.used_bytes, report.memory.total_bytes), (1000, 5000));
+    assert_eq!((report.memory.used_bytes, report.memory.total_bytes), (1000, 9_000_000));
     world.gateway.generate(json!({"steps": 3})).await;
     let report = world.gateway.report_until(|report| report.models[0].step_ms.is_some()).await;
     let step_ms = report.models[0].step_ms.unwrap();
     assert!((10.0..30.0).contains(&step_ms), "{step_ms}");
+    let times = &report.models[0].step_times;
+    assert!(times.iter().any(|time| time.batch == 1 && time.rows == 2 && time.ms > 9.0), "{times:?}");
+    assert_eq!((report.left_ms, report.running_left_ms), (0, 0));
+    let gateway = world.gateway.clone();
+    let drawing = tokio::spawn(async move { gateway.generate(json!({"steps": 100})).await });
+    let busy = world.gateway.report_until(|report| report.running == 1).await;
+    assert!((1..10_000).contains(&busy.running_left_ms), "100 steps of 10 ms are a second: {busy:?}");
+    assert!(busy.left_ms >= busy.running_left_ms, "{busy:?}");
+    assert_eq!(drawing.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -74,7 +83,10 @@ async fn metrics_count_requests_steps_and_loads() {
     for line in [
         "easel_inference_requests_total{outcome=\"drawn\"} 1",
         "easel_inference_requests_total{outcome=\"invalid\"} 1",
-        "easel_inference_step_seconds_count{batch=\"2\"} 5",
+        "easel_inference_step_seconds_count{batch=\"2\",shape=\"8x8x2\"} 5",
+        "easel_inference_batch_occupancy_sum 2.5",
+        "easel_inference_queue_seconds_count 1",
+        "easel_inference_cancelled_steps_total 0",
         "easel_inference_load_seconds_count 1",
         "easel_inference_verify_seconds_count 1",
         "easel_inference_model_ready{model=\"art/model\"} 1",

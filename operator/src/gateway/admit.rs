@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue};
 use easel_api::error::ApiError;
 use easel_api::images::{EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest};
+use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 use easel_planner::ModelId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -41,6 +42,23 @@ pub(super) struct Job {
     pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
     pub(super) max_response: u64,
     pub(super) deadline: Instant,
+    pub(super) precedence: Precedence,
+}
+
+/// What the client says of a request's weight, for the pod's scheduler. Whoever stands before the gateway and knows its
+/// clients may set both headers; nobody proves them here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Precedence {
+    pub(super) priority: Priority,
+    pub(super) tenant: Tenant,
+}
+
+impl Precedence {
+    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let value = |name| headers.get(name).map(HeaderValue::as_bytes);
+        let (priority, tenant) = (value(PRIORITY_HEADER), value(TENANT_HEADER));
+        Ok(Self { priority: Priority::of_header(priority)?, tenant: Tenant::of_header(tenant)? })
+    }
 }
 
 /// When the request must be answered.
@@ -111,6 +129,7 @@ fn job(
         room: None,
         max_response: pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD),
         deadline,
+        precedence: Precedence::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use easel_api::images::{EditRequest, MAX_EDIT_BODY};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::admit::{self, Job};
+use crate::gateway::admit::{self, Job, Precedence};
 use crate::gateway::body::{self, Accepted};
 use crate::gateway::observe::RequestId;
 use crate::gateway::{Gateway, generations};
@@ -40,11 +40,12 @@ async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Inst
     let length = body::length(headers).unwrap_or(MAX_EDIT_BODY);
     let (body, room) = body::read(headers, body, ACCEPTED, room(gateway, length, longest)).await?;
     let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
+    let precedence = Precedence::of(headers)?;
     let request = EditRequest::read(body::content_type(headers), body).await?;
     request.check()?;
     let mut job = admit::edit(&gateway.table(), request, deadline)?;
     job.room = Some(Arc::new(only(room, job.body.len())));
-    Ok(job)
+    Ok(Job { precedence, ..job })
 }
 
 async fn room(gateway: &Gateway, length: u64, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {

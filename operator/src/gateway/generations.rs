@@ -15,7 +15,7 @@ use easel_planner::units::MicroUsd;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::gateway::admit::{self, Job};
+use crate::gateway::admit::{self, Job, Precedence};
 use crate::gateway::body::{self, Accepted};
 use crate::gateway::metrics::FaultLabel;
 use crate::gateway::observe::{RequestId, Served};
@@ -65,9 +65,10 @@ pub(super) async fn run(gateway: &Gateway, job: Result<Job, ApiError>, id: &Requ
 async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Instant) -> Result<Job, ApiError> {
     let (body, ()) = body::read(headers, body, ACCEPTED, async { Ok(()) }).await?;
     let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
+    let precedence = Precedence::of(headers)?;
     let request = GenerationRequest::parse(&body)?;
     request.check()?;
-    admit::generation(&gateway.table(), request, deadline)
+    Ok(Job { precedence, ..admit::generation(&gateway.table(), request, deadline)? })
 }
 
 /// Until some pod has drawn it: a fault of one pod sends it to the next.

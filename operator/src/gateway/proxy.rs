@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use easel_api::error::{ApiError, ErrorEnvelope, ErrorKind};
+use easel_api::precedence::{PRIORITY_HEADER, TENANT_HEADER};
 use reqwest::Response;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -75,7 +76,12 @@ pub(super) async fn ask(
             .header(header::CONTENT_TYPE, "application/json")
             .header(DEADLINE_HEADER, left.to_string())
             .header(REQUEST_ID_HEADER, request_id)
+            .header(PRIORITY_HEADER, job.precedence.priority.as_str())
             .body(job.body.clone());
+        let request = match job.precedence.tenant.as_str() {
+            "" => request,
+            tenant => request.header(TENANT_HEADER, tenant),
+        };
         let response = request.send().await.map_err(|error| broken(&error))?;
         match response.status() {
             StatusCode::OK => read(memory, response, job.max_response).await,
@@ -123,7 +129,7 @@ async fn refused(status: StatusCode, response: Response) -> Fault {
         (429 | 503, _) => Fault::Busy,
         (404, "model_not_resident" | "model_not_found") => Fault::NotResident,
         (504, _) => Fault::Late,
-        (400 | 413 | 415 | 422, _) => match envelope {
+        (409, "request_cancelled") | (400 | 413 | 415 | 422, _) => match envelope {
             Some(envelope) => Fault::Refused(pass_on(status, envelope, retry_after)),
             None => Fault::Failed(format!("the pod answered {status} without a reason")),
         },

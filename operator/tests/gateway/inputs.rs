@@ -110,6 +110,24 @@ async fn a_deadline_must_be_a_number_of_milliseconds() {
 }
 
 #[tokio::test]
+async fn a_priority_and_a_tenant_are_checked_and_sent_on() {
+    let stage = Stage::new(&[]).await;
+    for (name, value) in [("x-easel-priority", "urgent"), ("x-easel-tenant", "a b")] {
+        let (status, error) = error_of(stage.draw(&prompt()).header(name, value).send().await.unwrap()).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some(name)));
+    }
+    let pod = stage.add_pod("a", []).await;
+    let request = stage.draw(&prompt()).header("x-easel-priority", "low").header("x-easel-tenant", "team-a");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    assert_eq!(stage.draw(&prompt()).send().await.unwrap().status(), 200);
+    let [said, silent] = &pod.calls()[..] else { panic!("two calls") };
+    assert_eq!(said.headers["x-easel-priority"], "low");
+    assert_eq!(said.headers["x-easel-tenant"], "team-a");
+    assert_eq!(silent.headers["x-easel-priority"], "normal");
+    assert!(!silent.headers.contains_key("x-easel-tenant"));
+}
+
+#[tokio::test]
 async fn an_unclear_model_is_refused_with_the_names_to_choose_from() {
     let stage = Stage::new(&[]).await;
     stage.add_model("team", "tiny");

@@ -14,6 +14,8 @@ pub(crate) enum Action {
     ReadReport,
     /// Have a picture drawn.
     Draw,
+    /// Have a request forgotten.
+    Cancel,
     /// Give it a job that another pod has begun.
     HandOver,
 }
@@ -36,14 +38,14 @@ pub(crate) struct Denied {
 pub(crate) fn may(caller: &Identity, action: Action, here: &Here) -> Result<(), Denied> {
     let allowed = match (action, caller) {
         (Action::PutResidency | Action::ReadReport, Identity::Operator)
-        | (Action::ReadReport | Action::Draw, Identity::Gateway) => true,
+        | (Action::ReadReport | Action::Draw | Action::Cancel, Identity::Gateway) => true,
         (Action::HandOver, Identity::Pods(theirs)) => match here {
             Here::PodOf(ours) => theirs == ours,
             Here::Unnamed => false,
         },
-        (Action::Draw | Action::HandOver, Identity::Operator)
+        (Action::Draw | Action::Cancel | Action::HandOver, Identity::Operator)
         | (Action::PutResidency | Action::HandOver, Identity::Gateway)
-        | (Action::PutResidency | Action::ReadReport | Action::Draw, Identity::Pods(_)) => false,
+        | (Action::PutResidency | Action::ReadReport | Action::Draw | Action::Cancel, Identity::Pods(_)) => false,
     };
     if allowed { Ok(()) } else { Err(Denied { caller: caller.clone(), action }) }
 }
@@ -53,7 +55,7 @@ impl Action {
         match self {
             Self::PutResidency => "the operator",
             Self::ReadReport => "the operator and gateways",
-            Self::Draw => "gateways",
+            Self::Draw | Self::Cancel => "gateways",
             Self::HandOver => "pods of the same Deployment",
         }
     }
@@ -75,6 +77,7 @@ impl fmt::Display for Action {
             Self::PutResidency => "put residency",
             Self::ReadReport => "read reports",
             Self::Draw => "draw",
+            Self::Cancel => "cancel requests",
             Self::HandOver => "hand over",
         })
     }
@@ -90,17 +93,17 @@ mod tests {
 
     #[test]
     fn every_caller_may_do_its_own_part_and_nothing_else() {
-        use Action::{Draw, HandOver, PutResidency, ReadReport};
+        use Action::{Cancel, Draw, HandOver, PutResidency, ReadReport};
         let here = Here::PodOf(pods("easel-system", "easel-pool-cpu"));
         let table = [
             (Identity::Operator, vec![PutResidency, ReadReport]),
-            (Identity::Gateway, vec![ReadReport, Draw]),
+            (Identity::Gateway, vec![ReadReport, Draw, Cancel]),
             (Identity::Pods(pods("easel-system", "easel-pool-cpu")), vec![HandOver]),
             (Identity::Pods(pods("easel-system", "easel-pool-gpu")), vec![]),
             (Identity::Pods(pods("art", "easel-pool-cpu")), vec![]),
         ];
         for (caller, allowed) in table {
-            for action in [PutResidency, ReadReport, Draw, HandOver] {
+            for action in [PutResidency, ReadReport, Draw, Cancel, HandOver] {
                 assert_eq!(may(&caller, action, &here).is_ok(), allowed.contains(&action), "{caller}: {action}");
             }
         }

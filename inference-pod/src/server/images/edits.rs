@@ -10,7 +10,7 @@ use axum::response::Response;
 use easel_api::error::ApiError;
 use easel_api::images::{EditRequest, MAX_FORWARDED_EDIT_BODY};
 
-use super::{Wish, deadline, draining, draw, named, picture};
+use super::{Wish, deadline, draining, draw, named, picture, sender};
 use crate::pipeline::Edit;
 use crate::server::Shared;
 use crate::server::respond::read_body;
@@ -22,7 +22,7 @@ pub(super) async fn answer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
-    let deadline = deadline(headers, arrival)?;
+    let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
     let body = read_body(body, MAX_FORWARDED_EDIT_BODY).await?;
     let request = EditRequest::read(kind, body).await?;
@@ -32,5 +32,5 @@ pub(super) async fn answer(
     let image_guidance_scale = request.image_guidance_scale();
     let picture = Arc::new(picture::decode(request.picture, generation.size).await?);
     let edit = Some(Edit { picture, image_guidance_scale });
-    draw(shared, Wish { model, generation, edit, arrival, deadline }, in_flight).await
+    draw(shared, Wish { model, generation, edit, arrival, deadline, sender }, in_flight).await
 }

@@ -1,0 +1,111 @@
+//! Whether a request is drawn by this pod, and what is said when it is not.
+
+use std::time::Instant;
+
+use easel_api::ImageSize;
+use tokio::sync::oneshot;
+
+use super::Engine;
+use crate::engine::drawing::{Told, pictures};
+use crate::engine::residency::Loaded;
+use crate::engine::{DrawError, DrawRequest, Drawn};
+use crate::pipeline::{PictureRequest, Pipeline};
+use crate::scheduler::{JobId, NewRequest, PipelineId, RequestId, Unadmitted};
+
+impl<P: Pipeline> Engine<P> {
+    pub(super) fn admit(&mut self, request: &DrawRequest, reply: oneshot::Sender<Result<Drawn, DrawError>>) {
+        self.measure_room();
+        match self.place(request) {
+            Ok((id, jobs, told)) => self.drawings.add(id, request, jobs, told, reply),
+            Err(error) => {
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    fn place(&mut self, request: &DrawRequest) -> Result<(RequestId, Vec<JobId>, Told), DrawError> {
+        let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
+        let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
+        let picture = pictures(request).next().ok_or(DrawError::Failed)?;
+        fits(loaded.pipeline.edits(), picture.edit.is_some())?;
+        let key = loaded.pipeline.batch_key(&picture);
+        let told = told(loaded, request, &picture);
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let new = NewRequest {
+            id,
+            tenant: request.sender.tenant.clone(),
+            class: request.sender.priority,
+            pipeline,
+            key,
+            jobs: request.generation.n,
+            steps: picture.sampler.model_calls(picture.steps),
+            deadline: request.deadline,
+        };
+        match self.scheduler.admit(&new, request.arrival.min(Instant::now())) {
+            Ok(jobs) => Ok((id, jobs, told)),
+            Err(unadmitted) => Err(self.refusal(unadmitted, pipeline, &picture)),
+        }
+    }
+
+    fn refusal(&self, unadmitted: Unadmitted, pipeline: PipelineId, picture: &PictureRequest) -> DrawError {
+        match unadmitted {
+            Unadmitted::QueueFull { waiting, calls_left } => {
+                DrawError::QueueFull { waiting: waiting as u32, calls_left, predicted_wait: self.predicted_wait() }
+            }
+            Unadmitted::TooLarge { need_bytes, free_bytes } => {
+                let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+                let advice = match self.fitting(pipeline, picture) {
+                    Some(size) => format!("{size} would fit"),
+                    None => "no size of these proportions would fit".into(),
+                };
+                DrawError::TooLarge(format!(
+                    "a picture of {} needs {} MiB beside the models of this pod, which leave {}: {advice}; or give the \
+                     pool's pods more memory",
+                    picture.size,
+                    mib(need_bytes),
+                    free_bytes >> 20
+                ))
+            }
+        }
+    }
+
+    /// The largest size of about the same proportions that there is memory for.
+    fn fitting(&self, pipeline: PipelineId, picture: &PictureRequest) -> Option<ImageSize> {
+        let loaded = self.residents.loaded(pipeline)?;
+        let (width, height) = (picture.size.width(), picture.size.height());
+        let whole = ImageSize::MULTIPLE;
+        let smaller = (1..width / whole).rev().filter_map(|columns| {
+            let rows = (columns * height).div_euclid(width).max(1);
+            ImageSize::new(columns * whole, rows * whole).ok()
+        });
+        let fits = |size: &ImageSize| {
+            let key = loaded.pipeline.batch_key(&PictureRequest { size: *size, ..picture.clone() });
+            self.scheduler.too_large(pipeline, key).is_none()
+        };
+        smaller.into_iter().find(fits)
+    }
+}
+
+fn told<P: Pipeline>(loaded: &Loaded<P>, request: &DrawRequest, picture: &PictureRequest) -> Told {
+    let key = loaded.pipeline.batch_key(picture);
+    let positions = u64::from(key.height) * u64::from(key.width);
+    let tokens = |text: &str| if text.is_empty() { 0 } else { loaded.pipeline.text_tokens(text) };
+    Told {
+        digest: loaded.checkpoint.digest.clone(),
+        text_tokens: tokens(&picture.prompt) + tokens(&picture.negative_prompt),
+        picture_tokens: if picture.edit.is_some() { positions } else { 0 },
+        image_tokens: positions * u64::from(request.generation.n),
+        warning: loaded.pipeline.vocabulary().and_then(|words| words.warning(&picture.prompt)),
+    }
+}
+
+/// A model either draws from nothing or changes a picture.
+fn fits(edits: bool, is_edit: bool) -> Result<(), DrawError> {
+    let message = match (edits, is_edit) {
+        (true, false) => "this model changes pictures: send one with the prompt, to /v1/images/edits",
+        (false, true) => "this model draws from nothing and can't edit: send the prompt to /v1/images/generations",
+        (true, true) | (false, false) => return Ok(()),
+    };
+    Err(DrawError::Unsupported(message.into()))
+}
