@@ -17,3 +17,4 @@ mod says_what_it_does_not_know;
 mod serves_only_verified_bytes;
 mod shows_its_state;
 mod support;
+mod writes_the_file_that_is_asked_for;
