@@ -12,7 +12,8 @@ MANIFESTS = E2E / "manifests"
 CHARTS = ROOT / "charts"
 MODEL = ROOT / "inference-pod" / "models" / "emoji"
 EDIT_MODEL = MODEL.with_name("emoji-edit")
-MODELS = (MODEL, EDIT_MODEL)
+CUT_OUT = MODEL.with_name("cut-out")
+MODELS = (MODEL, EDIT_MODEL, CUT_OUT)
 
 sys.path.insert(0, str(CLUSTER))  # the cluster's own package, `onenode`
 

@@ -59,7 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--operator", type=Path, help="the easel-operator binary")
     parser.add_argument("--inference", type=Path, help="the easel-inference binary")
     parser.add_argument("--libtorch", type=Path, help="folder with lib/libtorch_cpu.so; left out for a pod without torch")
-    parser.add_argument("--models", type=Path, nargs="*", default=[], help=f"folders of checkpoints, copied into {MODELS}")
+    parser.add_argument("--models", type=Path, nargs="*", default=[], help=f"folders of weights, copied into {MODELS}")
     parser.add_argument("--tag", default="dev")
     parser.add_argument("--out", type=Path, default=settings.CACHE / "images", help="folder of the archives")
     parser.add_argument("--load", action="store_true", help="import into the running local cluster what is not there yet")

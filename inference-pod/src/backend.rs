@@ -1,10 +1,21 @@
 //! Chooses what computes: libtorch, when it is compiled in, or the fake.
 //! The only file outside of `torch` that knows of the feature.
 
+#[cfg(feature = "torch")]
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 
+use crate::cut_out::FakeCutOut;
 use crate::fake::{FakeFlags, FakeLoader};
 use crate::pod::{Pod, PodFlags};
+#[cfg(feature = "torch")]
+use crate::{
+    cut_out::CutOut,
+    torch::{Placement, u2net::U2NetP},
+};
 
 #[derive(Args, Clone, Debug)]
 pub struct BackendFlags {
@@ -20,6 +31,9 @@ pub struct BackendFlags {
     /// Threads of one torch operator on CPUs; 0: as many cores as the pod may use
     #[arg(long, env = "EASEL_THREADS", default_value_t = 0)]
     pub threads: u16,
+    /// Folder of the model that takes backgrounds away; absent: transparent backgrounds are refused
+    #[arg(long, env = "EASEL_CUT_OUT", default_value = "/models/cut-out")]
+    pub cut_out: PathBuf,
     #[command(flatten)]
     pub fake: FakeFlags,
 }
@@ -58,7 +72,7 @@ pub async fn start(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> 
     match flags.pipeline {
         Backend::Fake => {
             tracing::warn!("the fake pipeline draws gradients; for tests and simulations only");
-            Pod::start(FakeLoader::new(flags.fake.clone()), pod).await
+            Pod::start_with(FakeLoader::new(flags.fake.clone()), Some(Arc::new(FakeCutOut)), pod).await
         }
         Backend::Torch => start_torch(flags, pod).await,
     }
@@ -66,7 +80,7 @@ pub async fn start(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> 
 
 #[cfg(feature = "torch")]
 async fn start_torch(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> {
-    use crate::torch::{self, Placement, TorchLoader};
+    use crate::torch::{self, TorchLoader};
     let dtype = match flags.dtype {
         Dtype::Auto => torch::Dtype::Auto,
         Dtype::F32 => torch::Dtype::F32,
@@ -80,7 +94,20 @@ async fn start_torch(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod
     let threads = if flags.threads == 0 { cores() } else { flags.threads };
     torch::set_threads(threads);
     tracing::info!(device = %placement, dtype = ?flags.dtype, threads, "computing with libtorch");
-    Pod::start(TorchLoader::new(placement), pod).await
+    Pod::start_with(TorchLoader::new(placement), cut_out(&flags.cut_out, placement)?, pod).await
+}
+
+/// Weights that are there and can't be used are a broken image, and no reason to go on without them.
+#[cfg(feature = "torch")]
+fn cut_out(folder: &Path, placement: Placement) -> anyhow::Result<Option<Arc<dyn CutOut>>> {
+    use anyhow::Context as _;
+    if !folder.exists() {
+        tracing::info!(folder = %folder.display(), "no cut-out model; transparent backgrounds are refused");
+        return Ok(None);
+    }
+    let model = U2NetP::load(folder, placement);
+    let model = model.with_context(|| format!("failed to load the cut-out model of {}", folder.display()))?;
+    Ok(Some(Arc::new(model)))
 }
 
 #[cfg(not(feature = "torch"))]

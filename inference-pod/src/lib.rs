@@ -2,9 +2,11 @@
 
 pub mod backend;
 pub mod checkpoint;
+pub mod cut_out;
 pub mod drain;
 pub mod engine;
 pub mod fake;
+pub mod picture_file;
 pub mod pipeline;
 pub mod png;
 pub mod pod;

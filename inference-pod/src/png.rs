@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use easel_api::images::SamplerKind;
 use serde::Serialize;
 
+use crate::cut_out::Mask;
+use crate::picture_file::xmp_packet;
 use crate::pipeline::{Picture, PictureRequest};
 
 /// What `parameters` and `easel` say beside the request.
@@ -38,25 +40,34 @@ struct EaselChunk<'a> {
 #[error("failed to write the picture as PNG")]
 pub struct PngError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
-/// The bytes of a PNG file, RGB, 8 bits a channel.
-pub fn encode(picture: &Picture, request: &PictureRequest, provenance: &Provenance<'_>) -> Result<Vec<u8>, PngError> {
+/// The bytes of a PNG file, 8 bits a channel: RGB, or RGBA with a mask.
+pub fn encode(
+    picture: &Picture,
+    mask: Option<&Mask>,
+    request: &PictureRequest,
+    provenance: &Provenance<'_>,
+) -> Result<Vec<u8>, PngError> {
+    let rgba = mask.map(|mask| mask.rgba(picture));
     let mut bytes = Vec::with_capacity(picture.rgb.len() / 2);
     let mut encoder = png::Encoder::new(&mut bytes, picture.size.width(), picture.size.height());
-    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_color(if rgba.is_some() { png::ColorType::Rgba } else { png::ColorType::Rgb });
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_compression(png::Compression::Fast);
     let wrap = |error: png::EncodingError| PngError(error.into());
     // iTXt, because prompts are not Latin-1.
-    encoder.add_itxt_chunk("parameters".into(), parameters(request, provenance)).map_err(wrap)?;
+    let parameters = parameters(request, provenance);
+    let packet = xmp_packet(&parameters, usize::MAX);
+    encoder.add_itxt_chunk("parameters".into(), parameters).map_err(wrap)?;
     encoder.add_itxt_chunk("easel".into(), easel(request, provenance)?).map_err(wrap)?;
+    encoder.add_itxt_chunk("XML:com.adobe.xmp".into(), packet).map_err(wrap)?;
     let mut writer = encoder.write_header().map_err(wrap)?;
-    writer.write_image_data(&picture.rgb).map_err(wrap)?;
+    writer.write_image_data(rgba.as_ref().unwrap_or(&picture.rgb)).map_err(wrap)?;
     writer.finish().map_err(wrap)?;
     Ok(bytes)
 }
 
 /// The form that AUTOMATIC1111's web UI writes and galleries read.
-fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
+pub(crate) fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
     let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit } = request;
     let prompt = one_line(prompt);
     let negative = match negative_prompt.as_str() {
@@ -138,7 +149,7 @@ mod tests {
         let request = request(prompt);
         let picture = Picture { size: request.size, rgb: (0..16 * 32 * 3).map(|i| (i % 251) as u8).collect() };
         let provenance = Provenance { model: "art/sdxl", digest: "sha256:0123456789abcdef" };
-        let bytes = encode(&picture, &request, &provenance).unwrap();
+        let bytes = encode(&picture, None, &request, &provenance).unwrap();
         let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();

@@ -29,6 +29,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::cut_out::CutOut;
 use crate::drain::Drain;
 use crate::engine::EngineHandle;
 use authorize::{Action, guard};
@@ -61,6 +62,8 @@ struct Shared {
     engine: EngineHandle,
     drain: Drain,
     metrics: ServerMetrics,
+    /// For transparent backgrounds, where the pod has a model for them.
+    cut_out: Option<Arc<dyn CutOut>>,
     /// Turns true when streams shall end.
     stopping: watch::Receiver<bool>,
 }
@@ -86,12 +89,13 @@ impl Servers {
     pub async fn start(
         flags: &ServerFlags,
         engine: EngineHandle,
+        cut_out: Option<Arc<dyn CutOut>>,
         drain: Drain,
         metrics: ServerMetrics,
         registry: Registry,
     ) -> anyhow::Result<Self> {
         let (stopping, stop) = watch::channel(false);
-        let shared = Shared { engine, drain, metrics, stopping: stop.clone() };
+        let shared = Shared { engine, drain, metrics, cut_out, stopping: stop.clone() };
         let certificates = tls::Certificates::load(&flags.tls_dir)?;
         let current = certificates.current();
         let engine = bind(flags.listen).await?;

@@ -1,4 +1,5 @@
-//! Pipelines that compute with libtorch: devices, weights, layers, samplers, Stable Diffusion.
+//! Pipelines that compute with libtorch: devices, weights, layers, samplers, Stable Diffusion, and two
+//! networks that work on its pictures.
 //! Knows checkpoints and tensors; does not know HTTP, queues or who asks.
 
 pub mod clip;
@@ -9,7 +10,9 @@ pub mod resnet;
 pub mod sampler;
 pub mod stable_diffusion;
 pub mod tokenizer;
+pub mod u2net;
 pub mod unet;
+pub mod upscale;
 pub mod vae;
 pub mod weights;
 

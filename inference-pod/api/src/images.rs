@@ -2,6 +2,7 @@
 //! Parses at the edge: a [`Generation`] is always drawable within the model's limits.
 
 mod edits;
+mod output;
 mod sampler;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::error::ApiError;
 pub use edits::{
     EDITS_PATH, EditRequest, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile, PictureFormat,
 };
+pub use output::{Background, Encoding, Output, OutputFormat};
 pub use sampler::SamplerKind;
 
 pub const GENERATIONS_PATH: &str = "/v1/images/generations";
@@ -79,22 +81,6 @@ pub enum Quality {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Background {
-    Auto,
-    Opaque,
-    Transparent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputFormat {
-    Png,
-    Jpeg,
-    Webp,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
 pub enum Moderation {
     Auto,
     Low,
@@ -142,12 +128,17 @@ impl GenerationRequest {
         }
         check_prompt("negative_prompt", self.negative_prompt.as_deref().unwrap_or_default())?;
         in_range("n", self.n, 1, i64::from(MAX_IMAGES))?;
-        in_range("output_compression", self.output_compression, 0, 100)?;
         in_range("partial_images", self.partial_images, 0, 3)?;
         in_range("steps", self.steps, 1, 1000)?;
         check_guidance("guidance_scale", self.guidance_scale)?;
         parse_size(self.size.as_deref())?;
+        self.output()?;
         self.check_supported()
+    }
+
+    /// The file that every picture shall become.
+    pub fn output(&self) -> Result<Output, ApiError> {
+        Output::new(self.output_format, self.output_compression, self.background)
     }
 
     /// What OpenAI's document allows and this server does not do yet is said, never ignored.
@@ -161,18 +152,6 @@ impl GenerationRequest {
         }
         if self.response_format == Some(ResponseFormat::Url) {
             return unsupported("response_format", "only b64_json is supported; pictures come in the response");
-        }
-        match self.output_format {
-            None | Some(OutputFormat::Png) => {}
-            Some(OutputFormat::Jpeg | OutputFormat::Webp) => {
-                return unsupported("output_format", "only png is supported yet");
-            }
-        }
-        if self.output_compression.is_some_and(|level| level != 100) {
-            return unsupported("output_compression", "png is lossless: output_compression must be 100 or left out");
-        }
-        if self.background == Some(Background::Transparent) {
-            return unsupported("background", "transparent backgrounds are not supported yet");
         }
         Ok(())
     }

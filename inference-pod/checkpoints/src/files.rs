@@ -112,11 +112,11 @@ impl<'a> Files<'a> {
         self.index(file).is_some()
     }
 
-    /// Names of the files in a folder of the checkpoint, not of those below.
+    /// Names of the files in a folder of the checkpoint, not of those below; `""` is the checkpoint's own folder.
     pub fn names<'b>(&'b self, folder: &'b str) -> impl Iterator<Item = &'b str> {
         let paths = self.listing.files().filter_map(|(path, _)| std::str::from_utf8(path).ok());
-        paths
-            .filter_map(move |path| path.rsplit_once('/').filter(|(parent, _)| *parent == folder).map(|(_, name)| name))
+        let split = |path: &'b str| path.rsplit_once('/').unwrap_or(("", path));
+        paths.map(split).filter_map(move |(parent, name)| (parent == folder).then_some(name))
     }
 
     /// The whole of a small file.

@@ -4,6 +4,7 @@
 mod edits;
 mod picture;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
@@ -15,18 +16,20 @@ use base64::Engine as _;
 use easel_api::engine::ModelId;
 use easel_api::error::ApiError;
 use easel_api::images::{
-    Background, Generation, GenerationRequest, Image, ImagesResponse, InputTokens, MAX_GENERATION_BODY, Model,
-    ModelList, OutputFormat, Usage,
+    Generation, GenerationRequest, Image, ImagesResponse, InputTokens, MAX_GENERATION_BODY, Model, ModelList, Output,
+    Usage,
 };
 use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 
 use super::Shared;
 use super::metrics::Outcome;
 use super::respond::{Refused, read_body};
+use crate::cut_out::CutOut;
 use crate::drain::InFlight;
 use crate::engine::{DrawError, DrawRequest, Drawn, Sender, Served, Snapshot, Timings};
-use crate::pipeline::Edit;
-use crate::png::{self, Provenance};
+use crate::picture_file::{self, FileError};
+use crate::pipeline::{Edit, PipelineError};
+use crate::png::Provenance;
 
 /// Milliseconds that the client will still wait.
 const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
@@ -85,6 +88,7 @@ struct Wish {
     model: ModelId,
     generation: Generation,
     edit: Option<Edit>,
+    output: Output,
     arrival: Instant,
     deadline: Option<Instant>,
     sender: Sender,
@@ -99,7 +103,19 @@ async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Bo
     request.check()?;
     let (model, served) = named(&shared.engine.snapshot(), request.model.as_deref())?;
     let generation = request.resolve(&served.defaults, &served.limits)?;
-    draw(shared, Wish { model, generation, edit: None, arrival, deadline, sender }, in_flight).await
+    let output = writable(shared, &request)?;
+    draw(shared, Wish { model, generation, edit: None, output, arrival, deadline, sender }, in_flight).await
+}
+
+/// What this pod can't do after drawing is refused before.
+fn writable(shared: &Shared, request: &GenerationRequest) -> Result<Output, ApiError> {
+    let output = request.output()?;
+    if output.is_transparent() && shared.cut_out.is_none() {
+        let message = "this pod has no cut-out model for transparent backgrounds: leave background out, or start the \
+                       pods with the model's folder at --cut-out";
+        return Err(ApiError::invalid("background", "unsupported_value", message));
+    }
+    Ok(output)
 }
 
 fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), ApiError> {
@@ -111,13 +127,14 @@ fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), 
 }
 
 async fn draw(shared: &Shared, wish: Wish, in_flight: InFlight) -> Result<Response, ApiError> {
-    let Wish { model, generation, edit, arrival, deadline, sender } = wish;
+    let Wish { model, generation, edit, output, arrival, deadline, sender } = wish;
     // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
     let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
     let (drawer, wanted) = (model.clone(), generation.clone());
     let request = DrawRequest { model: drawer, generation: wanted, edit, seed, arrival, deadline, sender };
     let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
-    render(model, generation, drawn, in_flight).await
+    let rendering = Rendering { model, generation, output, drawn, cut_out: shared.cut_out.clone() };
+    render(rendering, in_flight).await
 }
 
 fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, ApiError> {
@@ -194,16 +211,29 @@ fn outcome(error: &ApiError) -> Outcome {
     }
 }
 
-/// Compressing takes as long as a step, so it has a thread of its own. The request stays in flight until it is done.
-async fn render(
+/// What becomes of drawn pictures.
+struct Rendering {
     model: ModelId,
     generation: Generation,
+    output: Output,
     drawn: Drawn,
-    in_flight: InFlight,
-) -> Result<Response, ApiError> {
-    let headers = headers(&drawn)?;
+    cut_out: Option<Arc<dyn CutOut>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RenderError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("failed to take the background away")]
+    CutOut(#[from] PipelineError),
+}
+
+/// Cutting out and compressing take as long as a step, so they have a thread of their own. The request stays in flight
+/// until they are done.
+async fn render(rendering: Rendering, in_flight: InFlight) -> Result<Response, ApiError> {
+    let headers = headers(&rendering.drawn)?;
     let rendered = tokio::task::spawn_blocking(move || {
-        let response = images(&model, &generation, &drawn).map(|body| (headers, Json(body)).into_response());
+        let response = images(&rendering).map(|body| (headers, Json(body)).into_response());
         drop(in_flight);
         response
     });
@@ -213,11 +243,14 @@ async fn render(
     })
 }
 
-fn images(model: &ModelId, generation: &Generation, drawn: &Drawn) -> Result<ImagesResponse, png::PngError> {
+fn images(rendering: &Rendering) -> Result<ImagesResponse, RenderError> {
+    let Rendering { model, generation, output, drawn, cut_out } = rendering;
+    let cut_out = cut_out.as_ref().filter(|_| output.is_transparent());
     let provenance = Provenance { model: model.as_str(), digest: &drawn.digest };
     let mut data = Vec::with_capacity(drawn.pictures.len());
     for (request, picture) in &drawn.pictures {
-        let bytes = png::encode(picture, request, &provenance)?;
+        let mask = cut_out.map(|cut_out| cut_out.mask(picture)).transpose()?;
+        let bytes = picture_file::encode(picture, mask.as_ref(), output.encoding, request, &provenance)?;
         let b64_json = base64::engine::general_purpose::STANDARD.encode(bytes);
         data.push(Image { b64_json, seed: request.seed });
     }
@@ -226,8 +259,8 @@ fn images(model: &ModelId, generation: &Generation, drawn: &Drawn) -> Result<Ima
     Ok(ImagesResponse {
         created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         data,
-        background: Background::Opaque,
-        output_format: OutputFormat::Png,
+        background: output.background,
+        output_format: output.format(),
         size: generation.size,
         quality: generation.quality,
         usage: Usage {

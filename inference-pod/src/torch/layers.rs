@@ -35,6 +35,7 @@ pub struct Conv2d {
     bias: Tensor,
     stride: i64,
     padding: i64,
+    dilation: i64,
 }
 
 impl Conv2d {
@@ -48,7 +49,14 @@ impl Conv2d {
             bias: section.tensor("bias", &[output])?,
             stride,
             padding: (kernel - 1) / 2,
+            dilation: 1,
         })
+    }
+
+    /// The kernel's points `dilation` apart; padded so that stride 1 still keeps the size.
+    #[must_use]
+    pub fn dilated(self, dilation: i64) -> Self {
+        Self { padding: self.padding * dilation, dilation, ..self }
     }
 
     /// For callers that pad in a way of their own.
@@ -59,8 +67,8 @@ impl Conv2d {
 
     /// `[batch, input, h, w]` → `[batch, output, ⌈h/stride⌉, ⌈w/stride⌉]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(&self.weight, Some(&self.bias), stride, padding, [1, 1], 1)
+        let (stride, padding, dilation) = ([self.stride; 2], [self.padding; 2], [self.dilation; 2]);
+        x.conv2d(&self.weight, Some(&self.bias), stride, padding, dilation, 1)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Knows the parts by their forward functions; does not know which request waits or who asked.
 
 mod batch;
-mod guard;
+pub(super) mod guard;
 mod guidance;
 mod job;
 mod loader;
@@ -159,7 +159,7 @@ impl StableDiffusion {
     }
 }
 
-fn all_finite(values: &Tensor) -> Result<(), PipelineError> {
+pub(super) fn all_finite(values: &Tensor) -> Result<(), PipelineError> {
     let finite = values.isfinite().all();
     if bool::try_from(finite).map_err(|error| failed("check the numbers", error))? {
         Ok(())

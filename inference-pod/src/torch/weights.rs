@@ -121,7 +121,7 @@ impl<'a> Weights<'a> {
             bytes: Cell::new(0),
         };
         for name in find_files(checkpoint, folder, stem)? {
-            let file = format!("{folder}/{name}");
+            let file = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
             let path = checkpoint.path(&file);
             match checkpoint.open(&file) {
                 Ok(file) => weights.add(&path, file)?,

@@ -8,6 +8,7 @@ mod checkpoint;
 mod default_model;
 mod edits;
 mod golden;
+mod image_tools;
 mod parts;
 mod precision;
 mod refusals;

@@ -19,3 +19,4 @@ mod serves_only_verified_bytes;
 mod shows_its_state;
 mod support;
 mod takes_requests_in_order;
+mod writes_the_file_that_is_asked_for;

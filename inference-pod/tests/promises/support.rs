@@ -14,6 +14,7 @@ use easel_api::engine::{
 use easel_api::identity::{Deployment, Identity, pod_domain, pod_host};
 use easel_api::images::{GENERATIONS_PATH, SamplerKind};
 use easel_checkpoints::digest::Listing;
+use easel_inference::cut_out::CutOut;
 use easel_inference::fake::{FakeFlags, FakeLoader};
 use easel_inference::pod::{Pod, PodFlags};
 use http_body_util::BodyExt;
@@ -257,6 +258,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(flags: &[&str]) -> Self {
+        Self::start_with(None, flags).await
+    }
+
+    pub(crate) async fn start_with(cut_out: Option<Arc<dyn CutOut>>, flags: &[&str]) -> Self {
         let (authority, folder) = prepare();
         let mut line = vec!["pod".to_owned(), "--fake-encode-ms=0".into(), "--fake-decode-ms=0".into()];
         line.extend(
@@ -265,7 +270,7 @@ impl World {
         line.push(format!("--tls-dir={}", folder.path().display()));
         line.extend(flags.iter().map(ToString::to_string));
         let flags = Flags::parse_from(line);
-        let pod = Pod::start(FakeLoader::new(flags.fake), &flags.pod).await.unwrap();
+        let pod = Pod::start_with(FakeLoader::new(flags.fake), cut_out, &flags.pod).await.unwrap();
         let address = pod.addresses().engine;
         let client = |identity: Identity| authority.client(&authority, Some(&identity.uri()), address);
         let (gateway, operator) = (client(Identity::Gateway), client(Identity::Operator));
@@ -274,11 +279,14 @@ impl World {
 
     /// With one model that is ready.
     pub(crate) async fn ready(flags: &[&str]) -> Self {
-        let world = Self::start(flags).await;
-        let model = world.model(MODEL);
-        assert_eq!(world.operator.hold(1, vec![model]).await.status, StatusCode::OK);
-        world.operator.report_until(|report| is_ready(report, MODEL)).await;
-        world
+        Self::start(flags).await.with_model().await
+    }
+
+    pub(crate) async fn with_model(self) -> Self {
+        let model = self.model(MODEL);
+        assert_eq!(self.operator.hold(1, vec![model]).await.status, StatusCode::OK);
+        self.operator.report_until(|report| is_ready(report, MODEL)).await;
+        self
     }
 
     /// A model with a checkpoint of its own.

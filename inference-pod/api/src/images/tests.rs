@@ -53,10 +53,11 @@ fn every_broken_rule_is_a_400_that_names_its_field() {
         (json!({"prompt": "a", "partial_images": 2}), "partial_images"),
         (json!({"prompt": "a", "partial_images": 4}), "partial_images"),
         (json!({"prompt": "a", "response_format": "url"}), "response_format"),
-        (json!({"prompt": "a", "output_format": "webp"}), "output_format"),
+        (json!({"prompt": "a", "output_format": "gif"}), "output_format"),
         (json!({"prompt": "a", "output_compression": 101}), "output_compression"),
         (json!({"prompt": "a", "output_compression": 50}), "output_compression"),
-        (json!({"prompt": "a", "background": "transparent"}), "background"),
+        (json!({"prompt": "a", "background": "transparent", "output_format": "jpeg"}), "background"),
+        (json!({"prompt": "a", "background": "red"}), "background"),
         (json!({"prompt": "a", "moderation": "off"}), "moderation"),
         (json!({"prompt": "a", "sampler": "magic"}), "sampler"),
         (json!({"prompt": "a", "sede": 7}), "sede"),
@@ -66,6 +67,14 @@ fn every_broken_rule_is_a_400_that_names_its_field() {
         let error = resolve(&body).expect_err(&body.to_string());
         assert_eq!((error.status, error.param.as_deref()), (400, Some(param)), "{error:?}");
     }
+}
+
+#[test]
+fn a_request_says_what_file_its_pictures_become() {
+    let body = json!({"prompt": "a", "output_format": "webp", "output_compression": 80, "background": "transparent"});
+    let request = GenerationRequest::parse(body.to_string().as_bytes()).unwrap();
+    let expected = Output { encoding: Encoding::Webp { quality: 80 }, background: Background::Transparent };
+    assert_eq!((request.check(), request.output()), (Ok(()), Ok(expected)));
 }
 
 #[test]

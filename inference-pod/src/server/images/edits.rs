@@ -10,7 +10,7 @@ use axum::response::Response;
 use easel_api::error::ApiError;
 use easel_api::images::{EditRequest, MAX_FORWARDED_EDIT_BODY};
 
-use super::{Wish, deadline, draining, draw, named, picture, sender};
+use super::{Wish, deadline, draining, draw, named, picture, sender, writable};
 use crate::pipeline::Edit;
 use crate::server::Shared;
 use crate::server::respond::read_body;
@@ -29,8 +29,9 @@ pub(super) async fn answer(
     request.check()?;
     let (model, served) = named(&shared.engine.snapshot(), request.generation.model.as_deref())?;
     let generation = request.resolve(&served.defaults, &served.limits)?;
+    let output = writable(shared, &request.generation)?;
     let image_guidance_scale = request.image_guidance_scale();
     let picture = Arc::new(picture::decode(request.picture, generation.size).await?);
     let edit = Some(Edit { picture, image_guidance_scale });
-    draw(shared, Wish { model, generation, edit, arrival, deadline, sender }, in_flight).await
+    draw(shared, Wish { model, generation, edit, output, arrival, deadline, sender }, in_flight).await
 }

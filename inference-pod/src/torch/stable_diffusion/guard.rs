@@ -9,7 +9,7 @@ use crate::pipeline::PipelineError;
 /// Runs tensor code. tch's plain functions and operators panic where libtorch throws (out of memory, a shape that
 /// does not fit); its fallible twins would hide the formulas behind `?`. So model code is written plainly, and every
 /// entry to it goes through here. `call` must leave what it borrows usable when it unwinds.
-pub(super) fn guarded<T>(
+pub(in crate::torch) fn guarded<T>(
     step: &'static str,
     call: impl FnOnce() -> Result<T, PipelineError>,
 ) -> Result<T, PipelineError> {
@@ -17,7 +17,7 @@ pub(super) fn guarded<T>(
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(failed(step, message(panic.as_ref()))))
 }
 
-pub(super) fn failed(step: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> PipelineError {
+pub(in crate::torch) fn failed(step: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> PipelineError {
     PipelineError::Failed { step, source: source.into() }
 }
 
