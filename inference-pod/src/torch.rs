@@ -1,17 +1,20 @@
-//! Pipelines that compute with libtorch: devices, weights, layers, samplers, Stable Diffusion.
+//! Pipelines that compute with libtorch: devices, weights, layers, samplers, and the families of checkpoints.
 //! Knows checkpoints and tensors; does not know HTTP, queues or who asks.
 
 pub mod clip;
 pub mod config;
 pub mod device;
+pub mod diffusion;
+pub mod embeddings;
+mod families;
 pub mod layers;
 pub mod resnet;
 pub mod sampler;
-pub mod stable_diffusion;
 pub mod tokenizer;
+pub mod transformer_sd3;
 pub mod unet;
 pub mod vae;
 pub mod weights;
 
 pub use device::{DeviceChoice, DeviceError, Dtype, Placement, init, set_threads};
-pub use stable_diffusion::{StableDiffusion, TorchLoader};
+pub use diffusion::{Diffusion, TorchLoader};

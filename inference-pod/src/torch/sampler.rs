@@ -3,6 +3,7 @@
 
 pub mod ddim;
 pub mod euler;
+pub mod flow_match_euler;
 pub mod schedule;
 
 use easel_api::images::SamplerKind;
@@ -10,6 +11,7 @@ use tch::Tensor;
 
 use self::ddim::Ddim;
 use self::euler::Euler;
+use self::flow_match_euler::FlowMatchEuler;
 use self::schedule::NoiseSchedule;
 
 /// A run of the wanted kind and length.
@@ -17,6 +19,7 @@ use self::schedule::NoiseSchedule;
 pub enum Sampler {
     Ddim(Ddim),
     Euler(Euler),
+    FlowMatchEuler(FlowMatchEuler),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +41,19 @@ impl Sampler {
         }
     }
 
+    /// For models trained by flow matching, which have one way to be drawn with whatever is asked for.
+    pub fn for_flow(
+        _kind: SamplerKind,
+        make: impl FnOnce() -> Result<FlowMatchEuler, SamplerError>,
+    ) -> Result<Self, SamplerError> {
+        make().map(Self::FlowMatchEuler)
+    }
+
     pub fn steps(&self) -> usize {
         match self {
             Self::Ddim(ddim) => ddim.steps(),
             Self::Euler(euler) => euler.steps(),
+            Self::FlowMatchEuler(euler) => euler.steps(),
         }
     }
 
@@ -50,14 +62,15 @@ impl Sampler {
         match self {
             Self::Ddim(ddim) => ddim.timestep(step),
             Self::Euler(euler) => euler.timestep(step),
+            Self::FlowMatchEuler(euler) => euler.timestep(step),
         }
     }
 
     /// Standard deviation of the first latents.
     pub fn init_noise_sigma(&self) -> f32 {
         match self {
-            // The noise schedule keeps the variance at 1.
-            Self::Ddim(_) => 1.0,
+            // The noise schedule keeps the variance at 1; flow matching starts with noise alone.
+            Self::Ddim(_) | Self::FlowMatchEuler(_) => 1.0,
             Self::Euler(euler) => euler.init_noise_sigma(),
         }
     }
@@ -65,7 +78,7 @@ impl Sampler {
     /// What the model is shown of the latents at step `step`.
     pub fn scale_model_input(&self, latents: &Tensor, step: usize) -> Tensor {
         match self {
-            Self::Ddim(_) => latents.shallow_clone(),
+            Self::Ddim(_) | Self::FlowMatchEuler(_) => latents.shallow_clone(),
             Self::Euler(euler) => euler.scale_model_input(latents, step),
         }
     }
@@ -75,6 +88,7 @@ impl Sampler {
         match self {
             Self::Ddim(ddim) => ddim.step(output, step, latents),
             Self::Euler(euler) => euler.step(output, step, latents),
+            Self::FlowMatchEuler(euler) => euler.step(output, step, latents),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use easel_inference::pipeline::{LoadError, Loader};
-use easel_inference::torch::{Placement, StableDiffusion, TorchLoader};
+use easel_inference::torch::{Diffusion, Placement, TorchLoader};
 use serde_json::Value;
 use tch::Tensor;
 use tempfile::TempDir;
@@ -19,11 +19,11 @@ pub(crate) struct Checkpoint {
 }
 
 /// The golden checkpoint as it is, in f32 on the CPU.
-pub(crate) fn load(name: &str) -> StableDiffusion {
+pub(crate) fn load(name: &str) -> Diffusion {
     load_from(&golden::folder().join(name)).unwrap()
 }
 
-pub(crate) fn load_from(folder: &Path) -> Result<StableDiffusion, LoadError> {
+pub(crate) fn load_from(folder: &Path) -> Result<Diffusion, LoadError> {
     TorchLoader::new(Placement::REFERENCE).load(folder)
 }
 
@@ -58,7 +58,7 @@ impl Checkpoint {
         self
     }
 
-    pub(crate) fn load(&self) -> Result<StableDiffusion, LoadError> {
+    pub(crate) fn load(&self) -> Result<Diffusion, LoadError> {
         load_from(self.folder())
     }
 

@@ -13,3 +13,5 @@ mod precision;
 mod refusals;
 mod runs;
 mod schedules;
+mod sd3;
+mod sdxl;

@@ -1,9 +1,10 @@
-//! One picture on its way: latents, text, sampler, and the step it has reached.
+//! One picture on its way: latents, what the denoiser reads beside them, sampler, and the step it has reached.
 
 use easel_api::ImageSize;
 use tch::Tensor;
 
 use super::guidance::Guidance;
+use crate::torch::families::Conditioning;
 use crate::torch::sampler::Sampler;
 
 #[derive(Debug)]
@@ -13,8 +14,8 @@ pub struct Job {
     latents: Tensor,
     /// `[1, channels, h, w]` of f32: what is edited.
     picture: Option<Tensor>,
-    /// `[1, length, channels]`, or with guidance `[2, ..]`: the negative prompt first.
-    text: Tensor,
+    /// One row, or with guidance two: the negative prompt first.
+    conditioning: Conditioning,
     guidance: Guidance,
     sampler: Sampler,
     step: usize,
@@ -25,11 +26,11 @@ impl Job {
         size: ImageSize,
         latents: Tensor,
         picture: Option<Tensor>,
-        text: Tensor,
+        conditioning: Conditioning,
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, latents, picture, text, guidance, sampler, step: 0 }
+        Self { size, latents, picture, conditioning, guidance, sampler, step: 0 }
     }
 
     pub fn size(&self) -> ImageSize {
@@ -62,9 +63,9 @@ impl Job {
         }
     }
 
-    /// `[1, length, channels]`
-    pub(super) fn text_row(&self, row: i64) -> Tensor {
-        self.text.narrow(0, self.guidance.text_of(row), 1)
+    /// The one row that a row of the batch reads.
+    pub(super) fn conditioning(&self, row: i64) -> Conditioning {
+        self.conditioning.row(self.guidance.text_of(row))
     }
 
     /// The latents after this step, given the model's output with guidance applied.
