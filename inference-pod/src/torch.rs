@@ -1,15 +1,18 @@
-//! Pipelines that compute with libtorch: devices, weights, layers, samplers, Stable Diffusion, and two
-//! networks that work on its pictures.
+//! Pipelines that compute with libtorch: devices, weights, layers, samplers, the families of checkpoints, and two
+//! networks that work on their pictures.
 //! Knows checkpoints and tensors; does not know HTTP, queues or who asks.
 
 pub mod clip;
 pub mod config;
 pub mod device;
+pub mod diffusion;
+pub mod embeddings;
+mod families;
 pub mod layers;
 pub mod resnet;
 pub mod sampler;
-pub mod stable_diffusion;
 pub mod tokenizer;
+pub mod transformer_sd3;
 pub mod u2net;
 pub mod unet;
 pub mod upscale;
@@ -17,4 +20,4 @@ pub mod vae;
 pub mod weights;
 
 pub use device::{DeviceChoice, DeviceError, Dtype, Placement, init, set_threads};
-pub use stable_diffusion::{StableDiffusion, TorchLoader};
+pub use diffusion::{Diffusion, TorchLoader};

@@ -246,11 +246,14 @@ async fn a_request_that_is_cancelled_by_its_id_is_not_stepped_again_and_leaves_i
     world.until(|snapshot| snapshot.report.running == 1).await;
     let neighbour = world.draw_named("neighbour", "32x32", Some("b"));
     let waits = world.draw_named("waits", "16x16", Some("a"));
-    // Each is a command behind theirs, so all three are there when the held step ends.
-    let (engine, unknown) = (world.engine.clone(), world.engine.cancel("c"));
-    let cancel = tokio::spawn(async move { engine.cancel("a").await });
+    let [unknown, cancel] = ["c", "a"].map(|id| {
+        let engine = world.engine.clone();
+        tokio::spawn(async move { engine.cancel(id).await })
+    });
+    // Each has sent its command once it has been polled, so all are there when the held step ends.
+    tokio::task::yield_now().await;
     world.permit(1);
-    assert_eq!(unknown.await, Some(0));
+    assert_eq!(unknown.await.unwrap(), Some(0));
     assert_eq!(cancel.await.unwrap(), Some(2));
     world.permit(10);
     for gone in [cancelled, waits] {

@@ -1,8 +1,12 @@
-//! CLIP's text encoder: tokens in, one vector a token out.
+//! CLIP's text encoder: tokens in, one vector a token out, and with a projection one for the whole prompt.
 //! Transcribed from transformers 5.23.0, `models/clip/modeling_clip.py`; fields are named as checkpoint keys.
+
+mod pair;
 
 use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
+
+pub use self::pair::{ClipPair, PairOutput};
 
 use super::config::Config;
 use super::device::Placement;
@@ -10,7 +14,8 @@ use super::layers::{Embedding, LayerNorm, Linear, attend};
 use super::weights::{Section, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
-const PART: &str = "text_encoder";
+/// `eos_token_id` of exports before transformers 4.30, whatever the vocabulary. The end token is its greatest then.
+const WRONG_END: i64 = 2;
 
 #[derive(Debug)]
 pub struct ClipTextModel {
@@ -18,6 +23,7 @@ pub struct ClipTextModel {
     position_embedding: Embedding,
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
+    projection: Option<Head>,
     hidden_size: i64,
     max_position_embeddings: i64,
     placement: Placement,
@@ -34,6 +40,22 @@ struct ClipConfig {
     num_attention_heads: i64,
     layer_norm_eps: f64,
     hidden_act: Activation,
+    projection: Option<HeadConfig>,
+}
+
+#[derive(Debug)]
+struct HeadConfig {
+    dim: i64,
+    eos_token_id: i64,
+}
+
+/// What the last layer but one says of the tokens, and the last of the prompt.
+#[derive(Debug)]
+pub struct Penultimate {
+    /// `[batch, length, hidden]`, before any norm
+    pub hidden: Tensor,
+    /// `[batch, projection_dim]`, of a `CLIPTextModelWithProjection`
+    pub pooled: Option<Tensor>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
@@ -44,17 +66,27 @@ enum Activation {
 }
 
 impl ClipTextModel {
-    /// Reads `text_encoder/` of a checkpoint.
-    pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
-        let config = ClipConfig::read(checkpoint)?;
-        let weights = Weights::open(checkpoint, PART, "model", placement).map_err(|error| error.of(PART))?;
-        Self::build(&config, &weights, placement).map_err(|error| error.of(PART))
+    /// Reads a folder of a checkpoint, such as `text_encoder`, that holds a `CLIPTextModel`.
+    pub fn load(checkpoint: &Files, part: &str, placement: Placement) -> Result<Self, LoadError> {
+        Self::load_parts(checkpoint, part, placement, false)
+    }
+
+    /// Reads a folder that holds a `CLIPTextModelWithProjection`.
+    pub fn load_with_projection(checkpoint: &Files, part: &str, placement: Placement) -> Result<Self, LoadError> {
+        Self::load_parts(checkpoint, part, placement, true)
+    }
+
+    fn load_parts(checkpoint: &Files, part: &str, placement: Placement, projects: bool) -> Result<Self, LoadError> {
+        let config = ClipConfig::read(checkpoint, part, projects)?;
+        let weights = Weights::open(checkpoint, part, "model", placement).map_err(|error| error.of(part))?;
+        Self::build(&config, &weights, placement).map_err(|error| error.of(part))
     }
 
     fn build(config: &ClipConfig, weights: &Weights, placement: Placement) -> Result<Self, WeightsError> {
-        // transformers 5 saves without the prefix that every earlier release wrote.
-        let root = weights.root();
-        let root = if root.contains("text_model.final_layer_norm.weight") { root.at("text_model") } else { root };
+        // transformers 5 saves without the prefix that every earlier release wrote, unless there is a projection.
+        let whole = weights.root();
+        let has_prefix = whole.contains("text_model.final_layer_norm.weight");
+        let root = if has_prefix { whole.at("text_model") } else { whole.clone() };
         let (embeddings, layers) = (root.at("embeddings"), root.at("encoder").at("layers"));
         let positions = config.max_position_embeddings;
         let mut model = Self {
@@ -64,6 +96,7 @@ impl ClipTextModel {
                 .map(|layer| EncoderLayer::load(&layers.at(layer), config))
                 .collect::<Result<_, _>>()?,
             final_layer_norm: LayerNorm::load(&root.at("final_layer_norm"), config.hidden_size, config.layer_norm_eps)?,
+            projection: config.projection.as_ref().map(|head| Head::load(&whole, config, head)).transpose()?,
             hidden_size: config.hidden_size,
             max_position_embeddings: positions,
             placement,
@@ -85,38 +118,101 @@ impl ClipTextModel {
         self.hidden_size
     }
 
+    /// Of the vector of a whole prompt.
+    pub fn projection_dim(&self) -> Option<i64> {
+        self.projection.as_ref().map(|projection| projection.dim)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
     /// `[batch][length]` tokens → `[batch, length, hidden]`, after the final norm.
     pub fn forward(&self, tokens: &[Vec<i64>]) -> Tensor {
-        let rows: Vec<Tensor> = tokens.iter().map(|row| Tensor::from_slice(row)).collect();
-        let input_ids = Tensor::stack(&rows, 0).to_device(self.placement.device); // [batch, length]
-        let positions = Tensor::arange(input_ids.size()[1], (Kind::Int64, self.placement.device));
-        let embeddings = self.token_embedding.forward(&input_ids) + self.position_embedding.forward(&positions);
+        let embeddings = self.embed(&self.input_ids(tokens));
         let hidden = self.layers.iter().fold(embeddings, |hidden, layer| layer.forward(&hidden));
         self.final_layer_norm.forward(&hidden)
+    }
+
+    /// `hidden_states[-2]` and `text_embeds` of `[batch][length]` tokens. Without a projection, the last layer is not run.
+    pub fn forward_penultimate(&self, tokens: &[Vec<i64>]) -> Penultimate {
+        let input_ids = self.input_ids(tokens);
+        let (last, before) = self.layers.split_last().expect("a config without layers was refused");
+        let hidden = before.iter().fold(self.embed(&input_ids), |hidden, layer| layer.forward(&hidden));
+        let pool =
+            |projection: &Head| projection.forward(&input_ids, &self.final_layer_norm.forward(&last.forward(&hidden)));
+        let pooled = self.projection.as_ref().map(pool);
+        Penultimate { hidden, pooled }
+    }
+
+    fn input_ids(&self, tokens: &[Vec<i64>]) -> Tensor {
+        let rows: Vec<Tensor> = tokens.iter().map(|row| Tensor::from_slice(row)).collect();
+        Tensor::stack(&rows, 0).to_device(self.placement.device) // [batch, length]
+    }
+
+    fn embed(&self, input_ids: &Tensor) -> Tensor {
+        let positions = Tensor::arange(input_ids.size()[1], (Kind::Int64, self.placement.device));
+        self.token_embedding.forward(input_ids) + self.position_embedding.forward(&positions)
+    }
+}
+
+/// What `CLIPTextModelWithProjection` adds: the vector of the end token, projected.
+#[derive(Debug)]
+struct Head {
+    text_projection: Linear,
+    eos_token_id: i64,
+    dim: i64,
+}
+
+impl Head {
+    fn load(root: &Section, config: &ClipConfig, head: &HeadConfig) -> Result<Self, WeightsError> {
+        let &HeadConfig { dim, eos_token_id } = head;
+        let text_projection = Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, dim)?;
+        Ok(Self { text_projection, eos_token_id, dim })
+    }
+
+    /// `[batch, length]` and `[batch, length, hidden]` → `[batch, dim]`
+    fn forward(&self, input_ids: &Tensor, last_hidden_state: &Tensor) -> Tensor {
+        // The first of equals: padding may be the end token too.
+        let end = if self.eos_token_id == WRONG_END {
+            input_ids.argmax(-1, false)
+        } else {
+            input_ids.eq(self.eos_token_id).to_kind(Kind::Int).argmax(-1, false)
+        };
+        let hidden = last_hidden_state.size()[2];
+        let index = end.view([-1, 1, 1]).expand([-1, 1, hidden], false); // [batch, 1, hidden]
+        self.text_projection.forward(&last_hidden_state.gather(1, &index, false).squeeze_dim(1))
     }
 }
 
 impl ClipConfig {
     /// transformers writes defaults of its base class into every config, so unknown options are not refused here;
     /// unknown keys among the weights are.
-    fn read(checkpoint: &Files) -> Result<Self, LoadError> {
-        let mut config = Config::read(checkpoint, "text_encoder/config.json")?;
+    fn read(checkpoint: &Files, part: &str, projects: bool) -> Result<Self, LoadError> {
+        let mut config = Config::read(checkpoint, &format!("{part}/config.json"))?;
         if config.take_or("use_attention_mask", false)? {
             return Err(config.unsupported("use_attention_mask", true));
         }
+        let num_hidden_layers = config.take_or("num_hidden_layers", 12)?;
+        if num_hidden_layers == 0 {
+            return Err(config.unsupported("num_hidden_layers", 0));
+        }
+        let projection = if projects {
+            let (dim, eos_token_id) = (config.take_or("projection_dim", 512)?, config.take_or("eos_token_id", 49407)?);
+            Some(HeadConfig { dim, eos_token_id })
+        } else {
+            None
+        };
         Ok(Self {
             vocab_size: config.need("vocab_size")?,
             max_position_embeddings: config.take_or("max_position_embeddings", 77)?,
             hidden_size: config.take_or("hidden_size", 512)?,
             intermediate_size: config.take_or("intermediate_size", 2048)?,
-            num_hidden_layers: config.take_or("num_hidden_layers", 12)?,
+            num_hidden_layers,
             num_attention_heads: config.take_or("num_attention_heads", 8)?,
             layer_norm_eps: config.take_or("layer_norm_eps", 1e-5)?,
             hidden_act: config.take_or("hidden_act", Activation::QuickGelu)?,
+            projection,
         })
     }
 }

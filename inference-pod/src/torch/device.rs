@@ -94,6 +94,15 @@ impl Placement {
         };
         Ok(Self { device, kind })
     }
+
+    /// For parts whose values leave the range of f16.
+    #[must_use]
+    pub fn without_f16(self) -> Self {
+        match self.kind {
+            Kind::Half => Self { kind: Kind::Float, ..self },
+            _ => self,
+        }
+    }
 }
 
 impl fmt::Display for Placement {
@@ -147,6 +156,14 @@ mod tests {
         assert_eq!("cuda:x".parse::<DeviceChoice>(), Err(DeviceError::UnknownDevice("cuda:x".into())));
         assert_eq!("bf16".parse(), Ok(Dtype::Bf16));
         assert_eq!("int8".parse::<Dtype>(), Err(DeviceError::UnknownDtype("int8".into())));
+    }
+
+    #[test]
+    fn parts_that_overflow_leave_f16_and_nothing_else() {
+        let on = |kind| Placement { device: Device::Cuda(0), kind };
+        assert_eq!(on(Kind::Half).without_f16(), on(Kind::Float));
+        assert_eq!(on(Kind::BFloat16).without_f16(), on(Kind::BFloat16));
+        assert_eq!(Placement::REFERENCE.without_f16(), Placement::REFERENCE);
     }
 
     #[test]

@@ -12,9 +12,8 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer, TruncationParams};
 
 use super::config::Config;
-use crate::pipeline::LoadError;
+use crate::pipeline::{LoadError, PipelineError};
 
-const PART: &str = "tokenizer";
 /// transformers 5.23.0, `models/clip/tokenization_clip.py`.
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 /// Of a config that does not say; CLIP's own.
@@ -50,19 +49,22 @@ struct SpecialTokens {
 }
 
 impl ClipTokenizer {
-    /// Reads `tokenizer/` of a checkpoint. `max_length` is what the text encoder has positions for.
-    pub fn load(checkpoint: &Files, max_length: usize) -> Result<Self, LoadError> {
-        let mut config = Config::read_optional(checkpoint, "tokenizer/tokenizer_config.json")?;
+    /// Reads a folder of a checkpoint, such as `tokenizer`. `max_length` is what the text encoder has positions for.
+    pub fn load(checkpoint: &Files, part: &str, max_length: usize) -> Result<Self, LoadError> {
+        let mut config = Config::read_optional(checkpoint, &format!("{part}/tokenizer_config.json"))?;
         // transformers writes 1e30 for "no limit", so it is read as a float.
         let asked: f64 = config.take_or("model_max_length", DEFAULT_LENGTH)?;
         let length = max_length.min(asked as usize);
-        let special = SpecialTokens::read(checkpoint, &mut config)?;
-        Self::build(checkpoint, &special, length).map_err(|source| LoadError::Failed { part: PART.to_owned(), source })
+        let special = SpecialTokens::read(checkpoint, part, &mut config)?;
+        Self::build(checkpoint, part, &special, length)
+            .map_err(|source| LoadError::Failed { part: part.to_owned(), source })
     }
 
-    fn build(checkpoint: &Files, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
-        let mut tokenizer = match checkpoint.read("tokenizer/tokenizer.json") {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => from_vocab_and_merges(checkpoint, special)?,
+    fn build(checkpoint: &Files, part: &str, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
+        let mut tokenizer = match checkpoint.read(&format!("{part}/tokenizer.json")) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                from_vocab_and_merges(checkpoint, part, special)?
+            }
             whole => Tokenizer::from_bytes(whole?)?,
         };
         let added = tokenizer.get_post_processor().map_or(0, |processor| {
@@ -91,6 +93,12 @@ impl ClipTokenizer {
         Ok(tokens)
     }
 
+    /// [`Self::encode`] of several prompts of a request.
+    pub fn encode_all(&self, prompts: &[impl AsRef<str>]) -> Result<Vec<Vec<i64>>, PipelineError> {
+        let unsupported = |error| PipelineError::Unsupported(format!("the prompt can't be tokenised: {error}"));
+        prompts.iter().map(|prompt| self.encode(prompt.as_ref())).collect::<Result<_, _>>().map_err(unsupported)
+    }
+
     /// Tokens of this prompt without padding, begin and end included.
     pub fn count(&self, prompt: &str) -> u32 {
         self.tokenizer.encode(prompt, true).map_or(0, |encoding| encoding.len() as u32)
@@ -100,8 +108,8 @@ impl ClipTokenizer {
 impl SpecialTokens {
     /// transformers 5.23.0, `tokenization_utils_base.py`: `special_tokens_map.json` overrides the config, unless the
     /// config is of the generation that lists `added_tokens_decoder`.
-    fn read(checkpoint: &Files, config: &mut Config) -> Result<Self, LoadError> {
-        let mut map = Config::read_optional(checkpoint, "tokenizer/special_tokens_map.json")?;
+    fn read(checkpoint: &Files, part: &str, config: &mut Config) -> Result<Self, LoadError> {
+        let mut map = Config::read_optional(checkpoint, &format!("{part}/special_tokens_map.json"))?;
         let map_is_newer = config.take::<serde_json::Value>("added_tokens_decoder")?.is_none();
         let mut token = |key: &str, default: &str| -> Result<String, LoadError> {
             let of_map = map.take::<Token>(key)?.filter(|_| map_is_newer);
@@ -115,12 +123,12 @@ impl SpecialTokens {
 }
 
 /// What transformers' `CLIPTokenizer` builds of the two files that exports before `tokenizer.json` have.
-fn from_vocab_and_merges(checkpoint: &Files, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
-    let [vocab, merges] = ["tokenizer/vocab.json", "tokenizer/merges.txt"];
-    if !checkpoint.contains(vocab) || !checkpoint.contains(merges) {
+fn from_vocab_and_merges(checkpoint: &Files, part: &str, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
+    let [vocab, merges] = ["vocab.json", "merges.txt"].map(|name| format!("{part}/{name}"));
+    if !checkpoint.contains(&vocab) || !checkpoint.contains(&merges) {
         return Err("there is neither tokenizer.json nor vocab.json and merges.txt".into());
     }
-    let (vocab, merges) = (read_vocab(&checkpoint.read(vocab)?)?, read_merges(&checkpoint.read(merges)?)?);
+    let (vocab, merges) = (read_vocab(&checkpoint.read(&vocab)?)?, read_merges(&checkpoint.read(&merges)?)?);
     let model = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .unk_token(special.end.clone())

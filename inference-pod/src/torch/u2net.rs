@@ -13,8 +13,8 @@ use tch::{Device, Kind, Tensor};
 
 use self::network::Network;
 use super::device::Placement;
-use super::stable_diffusion::all_finite;
-use super::stable_diffusion::guard::{failed, guarded};
+use super::diffusion::guard::{failed, guarded};
+use super::diffusion::pixels::all_finite;
 use super::weights::Weights;
 use crate::cut_out::{CutOut, Mask};
 use crate::pipeline::{LoadError, Picture, PipelineError};

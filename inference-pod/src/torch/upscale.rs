@@ -8,8 +8,8 @@ use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 use super::device::Placement;
+use super::diffusion::guard::{failed, guarded};
 use super::layers::Conv2d;
-use super::stable_diffusion::guard::{failed, guarded};
 use super::weights::{Section, Weights, WeightsError};
 use crate::pipeline::{LoadError, Picture, PipelineError};
 
@@ -75,7 +75,7 @@ impl SrvggNetCompact {
         guarded("upscale the picture", || {
             let pixels = Tensor::from_slice(&picture.rgb).view([1, i64::from(height), i64::from(width), 3]);
             let found = self.forward(&(pixels.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0));
-            super::stable_diffusion::all_finite(&found)?;
+            super::diffusion::pixels::all_finite(&found)?;
             let bytes = (found.clamp(0.0, 1.0) * 255.0).round().squeeze_dim(0).permute([1, 2, 0]); // [h, w, 3]
             let bytes = bytes.to_kind(Kind::Uint8).to_device(tch::Device::Cpu).contiguous().flatten(0, -1);
             let rgb = Vec::try_from(bytes).map_err(|error| failed("upscale the picture", error))?;

@@ -9,7 +9,7 @@ use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
 
 use self::blocks::{MidBlock, UpDecoderBlock};
-use self::config::VaeConfig;
+use self::config::{Range, VaeConfig};
 use self::encoder::Encoder;
 use super::device::Placement;
 use super::layers::{Conv2d, GroupNorm};
@@ -18,12 +18,24 @@ use crate::pipeline::LoadError;
 
 const PART: &str = "vae";
 
+/// What a pipeline does with its VAE; diffusers decides it in each pipeline.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VaeUse {
+    /// Whether pictures are encoded too.
+    pub encodes: bool,
+    /// Whether `force_upcast` means something: decode in f32 where f16 would overflow.
+    pub upcasts: bool,
+    /// Whether `shift_factor` is added; where not, a VAE that has one is refused.
+    pub shifts: bool,
+}
+
 #[derive(Debug)]
 pub struct AutoencoderKl {
     encoder: Option<Encoder>,
     post_quant_conv: Option<Conv2d>,
     decoder: Decoder,
     scaling_factor: f64,
+    shift_factor: f64,
     latent_channels: i64,
     factor: u32,
     placement: Placement,
@@ -33,19 +45,23 @@ pub struct AutoencoderKl {
 impl AutoencoderKl {
     /// Reads the decoder in `vae/` of a checkpoint.
     pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
-        Self::load_parts(checkpoint, placement, false)
+        Self::load_for(checkpoint, placement, VaeUse::default())
     }
 
     /// Reads both halves.
     pub fn load_with_encoder(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
-        Self::load_parts(checkpoint, placement, true)
+        Self::load_for(checkpoint, placement, VaeUse { encodes: true, ..VaeUse::default() })
     }
 
-    fn load_parts(checkpoint: &Files, placement: Placement, encodes: bool) -> Result<Self, LoadError> {
-        let config = VaeConfig::read(checkpoint)?;
+    pub fn load_for(checkpoint: &Files, placement: Placement, wanted: VaeUse) -> Result<Self, LoadError> {
+        let config = VaeConfig::read(checkpoint, wanted)?;
+        let placement = match config.range {
+            Range::FitsF16 => placement,
+            Range::NeedsF32 => placement.without_f16(),
+        };
         let stem = "diffusion_pytorch_model";
         let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
-        Self::build(&config, &weights, placement, encodes).map_err(|error| error.of(PART))
+        Self::build(&config, &weights, placement, wanted.encodes).map_err(|error| error.of(PART))
     }
 
     fn build(config: &VaeConfig, weights: &Weights, placement: Placement, encodes: bool) -> Result<Self, WeightsError> {
@@ -57,6 +73,7 @@ impl AutoencoderKl {
             post_quant_conv: config.use_post_quant_conv.then(post_quant_conv).transpose()?,
             decoder: Decoder::load(&root.at("decoder"), config)?,
             scaling_factor: config.scaling_factor,
+            shift_factor: config.shift_factor,
             latent_channels: channels,
             factor: config.factor(),
             placement,
@@ -88,10 +105,10 @@ impl AutoencoderKl {
         Some(moments.narrow(1, 0, self.latent_channels).to_kind(Kind::Float)) // the other half are variances
     }
 
-    /// `[batch, latent_channels, h, w]` as the `UNet` makes them → `[batch, 3, h·factor, w·factor]` of f32, about -1..1
+    /// `[batch, latent_channels, h, w]` as the denoiser makes them → `[batch, 3, h·factor, w·factor]` of f32, about -1..1
     pub fn decode(&self, latents: &Tensor) -> Tensor {
         let Placement { device, kind } = self.placement;
-        let mut x = (latents / self.scaling_factor).to_device(device).to_kind(kind);
+        let mut x = (latents / self.scaling_factor + self.shift_factor).to_device(device).to_kind(kind);
         if let Some(conv) = &self.post_quant_conv {
             x = conv.forward(&x);
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use easel_checkpoints::Files;
 use easel_checkpoints::digest::Listing;
 use easel_inference::pipeline::{LoadError, Loader};
-use easel_inference::torch::{Placement, StableDiffusion, TorchLoader};
+use easel_inference::torch::{Diffusion, Placement, TorchLoader};
 use serde_json::Value;
 use tch::Tensor;
 use tempfile::TempDir;
@@ -21,12 +21,12 @@ pub(crate) struct Checkpoint {
 }
 
 /// The golden checkpoint as it is, in f32 on the CPU.
-pub(crate) fn load(name: &str) -> StableDiffusion {
+pub(crate) fn load(name: &str) -> Diffusion {
     load_from(&golden::folder().join(name)).unwrap()
 }
 
 /// As a pod does with bytes that nobody has proved.
-pub(crate) fn load_from(folder: &Path) -> Result<StableDiffusion, LoadError> {
+pub(crate) fn load_from(folder: &Path) -> Result<Diffusion, LoadError> {
     let digest = Listing::read(folder).unwrap().digest(|_, _| true).unwrap().unwrap().to_string();
     let files = Files::unproved(folder.to_str().unwrap(), &digest, Box::new(|_, _| true));
     // What is refused by its names alone the loader shall refuse too.
@@ -71,7 +71,7 @@ impl Checkpoint {
         self
     }
 
-    pub(crate) fn load(&self) -> Result<StableDiffusion, LoadError> {
+    pub(crate) fn load(&self) -> Result<Diffusion, LoadError> {
         load_from(self.folder())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use easel_api::images::SamplerKind;
 use easel_inference::pipeline::{Edit, Picture, PictureRequest, Pipeline, PipelineError};
 use easel_inference::torch::Placement;
-use easel_inference::torch::stable_diffusion::Job;
+use easel_inference::torch::diffusion::Job;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::vae::AutoencoderKl;
 use serde_json::json;
@@ -51,7 +51,7 @@ fn the_unet_that_sees_a_picture_computes_the_same() {
     for model in MODELS {
         let golden = Golden::open(model);
         let unet = UNet2DConditionModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
-        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), golden.get("text")));
+        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), golden.get("text"), None));
     }
 }
 

@@ -15,3 +15,5 @@ mod refusals;
 mod runs;
 mod samplers;
 mod schedules;
+mod sd3;
+mod sdxl;

@@ -13,7 +13,7 @@ use crate::golden::{self, Golden, MODELS};
 const NO_LIMIT: usize = 1000;
 
 fn tokens(model: &str) -> Vec<Vec<i64>> {
-    let tokenizer = ClipTokenizer::load(&golden::files(model), NO_LIMIT).unwrap();
+    let tokenizer = ClipTokenizer::load(&golden::files(model), "tokenizer", NO_LIMIT).unwrap();
     golden::prompts().iter().map(|prompt| tokenizer.encode(prompt).unwrap()).collect()
 }
 
@@ -27,7 +27,7 @@ fn prompts_become_the_same_tokens() {
 
 #[test]
 fn a_prompt_has_no_more_tokens_than_the_encoder_has_positions() {
-    let tokenizer = ClipTokenizer::load(&golden::files("sd1"), 16).unwrap();
+    let tokenizer = ClipTokenizer::load(&golden::files("sd1"), "tokenizer", 16).unwrap();
     let long = tokenizer.encode(&"cat ".repeat(100)).unwrap();
     let whole = tokens("sd1");
     let (begin, end) = (whole[0][0], *whole[0].last().unwrap());
@@ -39,7 +39,7 @@ fn a_prompt_has_no_more_tokens_than_the_encoder_has_positions() {
 #[test]
 fn the_text_encoder_computes_the_same() {
     for model in MODELS {
-        let text_encoder = ClipTextModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
+        let text_encoder = ClipTextModel::load(&golden::files(model), "text_encoder", Placement::REFERENCE).unwrap();
         Golden::open(model).assert_close("text", &text_encoder.forward(&tokens(model)));
     }
 }
@@ -50,7 +50,7 @@ fn the_unet_computes_the_same_for_a_batch_at_two_times() {
         let golden = Golden::open(model);
         let unet = UNet2DConditionModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
         let text = golden.get("text").narrow(0, 0, 2);
-        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), &text));
+        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), &text, None));
     }
 }
 

@@ -3,8 +3,8 @@
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
 use easel_inference::pipeline::{Picture, PictureRequest, Pipeline, PipelineError};
-use easel_inference::torch::StableDiffusion;
-use easel_inference::torch::stable_diffusion::{Job, Progress};
+use easel_inference::torch::Diffusion;
+use easel_inference::torch::diffusion::{Job, Progress};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, UNET};
@@ -12,6 +12,9 @@ use crate::golden::{Golden, MODELS, max_difference};
 
 /// Between a job in a batch and the same job alone, in f32.
 const BATCH_TOLERANCE: f64 = 1e-5;
+
+/// The sampler of models trained by flow matching.
+pub(crate) const FLOW: SamplerKind = SamplerKind::FlowMatchEuler;
 
 /// The request of `goldens/make.py`.
 pub(crate) fn request(model: &str, sampler: SamplerKind) -> PictureRequest {
@@ -29,7 +32,7 @@ pub(crate) fn request(model: &str, sampler: SamplerKind) -> PictureRequest {
 }
 
 /// All steps of one request alone.
-pub(crate) fn run(pipeline: &StableDiffusion, request: &PictureRequest) -> Job {
+pub(crate) fn run(pipeline: &Diffusion, request: &PictureRequest) -> Job {
     let mut job = pipeline.encode(request).unwrap();
     while !job.is_finished() {
         pipeline.denoise_step(&mut [&mut job]).unwrap();
@@ -37,7 +40,7 @@ pub(crate) fn run(pipeline: &StableDiffusion, request: &PictureRequest) -> Job {
     job
 }
 
-fn draw(pipeline: &StableDiffusion, request: &PictureRequest) -> Picture {
+fn draw(pipeline: &Diffusion, request: &PictureRequest) -> Picture {
     pipeline.decode(&run(pipeline, request)).unwrap()
 }
 
@@ -72,22 +75,26 @@ fn a_job_in_a_batch_ends_as_it_does_alone() {
         let first = request(model, SamplerKind::Ddim);
         let second = PictureRequest { seed: 8, steps: 6, ..request(model, SamplerKind::Euler) };
         let third = PictureRequest { prompt: "red apple".into(), guidance_scale: 2.0, ..first.clone() };
-        let alone = [&first, &second, &third].map(|request| run(&pipeline, request));
+        println!("{model}");
+        assert_batched_as_alone(&pipeline, &[first, second, third]);
+    }
+}
 
-        let mut batch = [&first, &second, &third].map(|request| pipeline.encode(request).unwrap());
-        // The second is a step ahead of the others, and the others end before it.
-        pipeline.denoise_step(&mut [&mut batch[1]]).unwrap();
-        while batch.iter().any(|job| !job.is_finished()) {
-            let mut running: Vec<&mut Job> = batch.iter_mut().filter(|job| !job.is_finished()).collect();
-            pipeline.denoise_step(&mut running).unwrap();
-        }
-        for (batched, alone) in batch.iter().zip(&alone) {
-            // Latents of Euler start at 14 times those of DDIM, so the bound is of the largest value.
-            let scale = alone.latents().abs().max().double_value(&[]).max(1.0);
-            let difference = max_difference(batched.latents(), alone.latents()) / scale;
-            println!("{model} batch against single: max difference {difference:.1e}");
-            assert!(difference <= BATCH_TOLERANCE);
-        }
+/// The second request is a step ahead of the others, which may end before it.
+pub(crate) fn assert_batched_as_alone(pipeline: &Diffusion, requests: &[PictureRequest; 3]) {
+    let alone = requests.each_ref().map(|request| run(pipeline, request));
+    let mut batch = requests.each_ref().map(|request| pipeline.encode(request).unwrap());
+    pipeline.denoise_step(&mut [&mut batch[1]]).unwrap();
+    while batch.iter().any(|job| !job.is_finished()) {
+        let mut running: Vec<&mut Job> = batch.iter_mut().filter(|job| !job.is_finished()).collect();
+        pipeline.denoise_step(&mut running).unwrap();
+    }
+    for (batched, alone) in batch.iter().zip(&alone) {
+        // Latents of Euler start at 14 times those of DDIM, so the bound is of the largest value.
+        let scale = alone.latents().abs().max().double_value(&[]).max(1.0);
+        let difference = max_difference(batched.latents(), alone.latents()) / scale;
+        println!("batch against single: max difference {difference:.1e}");
+        assert!(difference <= BATCH_TOLERANCE);
     }
 }
 

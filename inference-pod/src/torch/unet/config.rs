@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::pipeline::LoadError;
 use crate::torch::config::Config;
+use crate::torch::embeddings::Timesteps;
 use crate::torch::resnet::ResnetConfig;
 
 #[derive(Debug)]
@@ -20,6 +21,16 @@ pub(super) struct UNetConfig {
     pub(super) flip_sin_to_cos: bool,
     pub(super) freq_shift: f64,
     pub(super) use_linear_projection: bool,
+    pub(super) addition: Option<AdditionConfig>,
+}
+
+/// `text_time`: what is added to the time embedding.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AdditionConfig {
+    /// Of each of the six sizes.
+    pub(super) time_id_channels: i64,
+    /// Of sizes and pooled text together.
+    pub(super) channels: i64,
 }
 
 /// One resolution.
@@ -40,8 +51,10 @@ pub(super) struct AttentionConfig {
 }
 
 impl UNetConfig {
-    pub(super) fn read(checkpoint: &Files) -> Result<Self, LoadError> {
+    /// `adds`: whether the pipeline has pooled text and sizes to tell.
+    pub(super) fn read(checkpoint: &Files, adds: bool) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "unet/config.json")?;
+        let addition = addition(&mut config, adds)?;
         let (down, mid, up) = stages(&mut config)?;
         let read = Self {
             in_channels: config.take_or("in_channels", 4)?,
@@ -54,6 +67,7 @@ impl UNetConfig {
             flip_sin_to_cos: config.take_or("flip_sin_to_cos", true)?,
             freq_shift: config.take_or("freq_shift", 0.0)?,
             use_linear_projection: config.take_or("use_linear_projection", false)?,
+            addition,
         };
         refuse_the_rest(config)?;
         Ok(read)
@@ -68,12 +82,30 @@ impl UNetConfig {
         self.first_channels() * 4
     }
 
+    pub(super) fn sinusoid(&self, channels: i64) -> Timesteps {
+        Timesteps { channels, flip_sin_to_cos: self.flip_sin_to_cos, freq_shift: self.freq_shift }
+    }
+
     pub(super) fn text_channels(&self) -> i64 {
         self.mid.attention.map_or(0, |attention| attention.text_channels)
     }
 
     pub(super) fn resnet(&self) -> ResnetConfig {
         ResnetConfig { groups: self.groups, eps: self.eps, time_channels: Some(self.time_channels()) }
+    }
+}
+
+/// A `UNet` that expects what its pipeline does not tell, or the reverse, is refused.
+fn addition(config: &mut Config, adds: bool) -> Result<Option<AdditionConfig>, LoadError> {
+    let kind: Option<String> = config.take("addition_embed_type")?;
+    match (kind.as_deref(), adds) {
+        (None, false) => Ok(None),
+        (Some("text_time"), true) => Ok(Some(AdditionConfig {
+            time_id_channels: config.need("addition_time_embed_dim")?,
+            channels: config.need("projection_class_embeddings_input_dim")?,
+        })),
+        (None, true) => Err(config.unsupported("addition_embed_type", format_args!("null"))),
+        (Some(kind), _) => Err(config.unsupported("addition_embed_type", kind)),
     }
 }
 
@@ -126,7 +158,7 @@ fn has_attention(config: &Config, key: &str, direction: &str, class: &str) -> Re
 
 fn refuse_the_rest(mut config: Config) -> Result<(), LoadError> {
     // upcast_attention: see `layers::attend`. sample_size is a default of the caller's; dropout is for training;
-    // the other two belong to an addition_embed_type, which is refused.
+    // the other two belong to an addition_embed_type, without which they mean nothing.
     config.ignore(&[
         "sample_size",
         "dropout",

@@ -1,17 +1,17 @@
-//! One call of the `UNet` for several jobs, which may be at different steps of different samplers.
+//! One call of the denoiser for several jobs, which may be at different steps of different samplers.
 
 use tch::Tensor;
 
 use super::guard::failed;
 use super::job::Job;
 use crate::pipeline::PipelineError;
+use crate::torch::families::{Conditioning, Family};
 use crate::torch::sampler::history::Moved;
-use crate::torch::unet::UNet2DConditionModel;
 
 const STEP: &str = "denoise a step";
 
 /// Where its current step leads every job.
-pub(super) fn next_moves(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Result<Vec<Moved>, PipelineError> {
+pub(super) fn next_moves(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<Moved>, PipelineError> {
     if jobs.iter().any(|job| job.is_finished()) {
         return Err(failed(STEP, "a job of the batch has no steps left"));
     }
@@ -24,10 +24,9 @@ pub(super) fn next_moves(unet: &UNet2DConditionModel, jobs: &[&mut Job]) -> Resu
     let sample = Tensor::cat(&inputs, 0); // [rows·jobs, channels, h, w]
     let times: Vec<f32> = jobs.iter().map(|job| job.timestep()).collect();
     let times = Tensor::from_slice(&times).repeat([rows]); // [rows·jobs]
-    let text: Vec<Tensor> = (0..rows).flat_map(|row| jobs.iter().map(move |job| job.text_row(row))).collect();
-    let text = Tensor::cat(&text, 0); // [rows·jobs, length, channels]
+    let read: Vec<Conditioning> = (0..rows).flat_map(|row| jobs.iter().map(move |job| job.conditioning(row))).collect();
 
-    let output = unet.forward(&sample, &times, &text).chunk(rows, 0); // rows × [jobs, channels, h, w]
+    let output = family.predict(&sample, &times, &Conditioning::cat(&read)).chunk(rows, 0); // rows × [jobs, channels, h, w]
     let stepped = |(index, job): (i64, &&mut Job)| {
         let row = |row: usize| output[row].narrow(0, index, 1); // [1, channels, h, w]
         let prediction = job.guidance().combine(row);

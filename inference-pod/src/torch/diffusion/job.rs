@@ -1,9 +1,10 @@
-//! One picture on its way: text, sampler, and how far it has come.
+//! One picture on its way: what the denoiser reads beside the latents, sampler, and how far it has come.
 
 use easel_api::ImageSize;
 use tch::Tensor;
 
 use super::guidance::Guidance;
+use crate::torch::families::Conditioning;
 use crate::torch::sampler::Sampler;
 use crate::torch::sampler::history::{History, Moved};
 
@@ -23,8 +24,8 @@ pub struct Job {
     progress: Progress,
     /// `[1, channels, h, w]` of f32: what is edited.
     picture: Option<Tensor>,
-    /// `[1, length, channels]`, or with guidance `[2, ..]`: the negative prompt first.
-    text: Tensor,
+    /// One row, or with guidance two: the negative prompt first.
+    conditioning: Conditioning,
     guidance: Guidance,
     sampler: Sampler,
 }
@@ -34,11 +35,11 @@ impl Job {
         size: ImageSize,
         progress: Progress,
         picture: Option<Tensor>,
-        text: Tensor,
+        conditioning: Conditioning,
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, progress, picture, text, guidance, sampler }
+        Self { size, progress, picture, conditioning, guidance, sampler }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -81,9 +82,9 @@ impl Job {
         }
     }
 
-    /// `[1, length, channels]`
-    pub(super) fn text_row(&self, row: i64) -> Tensor {
-        self.text.narrow(0, self.guidance.text_of(row), 1)
+    /// The one row that a row of the batch reads.
+    pub(super) fn conditioning(&self, row: i64) -> Conditioning {
+        self.conditioning.row(self.guidance.text_of(row))
     }
 
     /// Where this step leads, given the model's output with guidance applied.

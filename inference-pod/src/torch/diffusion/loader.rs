@@ -1,0 +1,43 @@
+//! Makes a pipeline of a folder in the diffusers layout. Which family reads it is decided in `families`.
+
+use easel_checkpoints::Files;
+
+use super::Diffusion;
+use super::guard::guarded;
+use crate::pipeline::{LoadError, Loader};
+use crate::torch::device::Placement;
+use crate::torch::families::{self, Loaded};
+use crate::vocabulary::Vocabulary;
+
+/// Loads to one device, in one dtype.
+#[derive(Clone, Copy, Debug)]
+pub struct TorchLoader {
+    placement: Placement,
+}
+
+impl TorchLoader {
+    /// [`crate::torch::init`] must have run before, or `placement` can only be the CPU.
+    pub fn new(placement: Placement) -> Self {
+        Self { placement }
+    }
+}
+
+impl Loader for TorchLoader {
+    type Pipeline = Diffusion;
+
+    fn load(&self, checkpoint: &Files) -> Result<Diffusion, LoadError> {
+        guarded("compute", || Ok(load(checkpoint, self.placement))).unwrap_or_else(|error| {
+            Err(LoadError::Failed { part: "the checkpoint".to_owned(), source: Box::new(error) })
+        })
+    }
+
+    fn device(&self) -> String {
+        self.placement.to_string()
+    }
+}
+
+fn load(checkpoint: &Files, placement: Placement) -> Result<Diffusion, LoadError> {
+    let vocabulary = Vocabulary::read(checkpoint)?;
+    let Loaded { task, family, vae } = families::load(checkpoint, placement)?;
+    Ok(Diffusion { task, family, vae, vocabulary, placement })
+}

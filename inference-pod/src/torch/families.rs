@@ -1,0 +1,142 @@
+//! The families of checkpoints: which class of pipeline is read by whom, and what each family does in its own way.
+//! A family is one module and one line of [`load`]; what all of them share is `super::diffusion`.
+
+mod stable_diffusion;
+mod stable_diffusion_3;
+mod stable_diffusion_xl;
+
+use easel_checkpoints::Files;
+use std::fmt;
+
+use easel_api::ImageSize;
+use easel_api::images::SamplerKind;
+use tch::Tensor;
+
+use super::config::Config;
+use super::device::Placement;
+use super::diffusion::Task;
+use super::sampler::{Sampler, SamplerError};
+use super::vae::AutoencoderKl;
+use crate::pipeline::{LoadError, PipelineError};
+
+/// Classes of tokenizers that `ClipTokenizer` reads.
+const CLIP_TOKENIZERS: &[&str] =
+    &["CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"];
+
+/// Reads prompts and predicts; everything between is the same for all.
+pub(super) trait Family: fmt::Debug + Send {
+    /// One row for each of the prompts.
+    fn encode(&self, prompts: Prompts<'_>, size: ImageSize) -> Result<Conditioning, PipelineError>;
+
+    /// `sample` `[rows, in_channels, h, w]`, `times` `[rows]` and a conditioning of as many rows → what the sampler
+    /// takes, `[rows, latent channels, h, w]` of f32.
+    fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor;
+
+    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError>;
+
+    /// Whether `predict` takes latents of this height and width; the text says why not.
+    fn check_latents(&self, _height: i64, _width: i64) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Of what `predict` is shown.
+    fn in_channels(&self) -> i64;
+
+    /// Vectors of text that `predict` reads.
+    fn text_length(&self) -> usize;
+
+    /// Tokens of this prompt, begin and end included, as the first text encoder reads them.
+    fn text_tokens(&self, prompt: &str) -> u32;
+
+    /// Of weights.
+    fn bytes(&self) -> u64;
+}
+
+/// What a job's rows read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prompts<'a> {
+    /// With guidance only. It is the first row.
+    pub(super) negative: Option<&'a str>,
+    pub(super) prompt: &'a str,
+}
+
+impl<'a> Prompts<'a> {
+    fn rows(self) -> Vec<&'a str> {
+        self.negative.into_iter().chain([self.prompt]).collect()
+    }
+}
+
+/// What a prediction reads beside latents and times.
+#[derive(Debug)]
+pub(super) struct Conditioning {
+    /// `[rows, length, channels]`
+    pub(super) text: Tensor,
+    /// `[rows, channels]`: what is said of the picture as a whole, where the family has that.
+    pub(super) pooled: Option<Tensor>,
+}
+
+impl Conditioning {
+    pub(super) fn row(&self, row: i64) -> Self {
+        let narrow = |tensor: &Tensor| tensor.narrow(0, row, 1);
+        Self { text: narrow(&self.text), pooled: self.pooled.as_ref().map(narrow) }
+    }
+
+    /// Of one family: either all are pooled or none is.
+    pub(super) fn cat(rows: &[Self]) -> Self {
+        let text: Vec<&Tensor> = rows.iter().map(|row| &row.text).collect();
+        let pooled: Vec<&Tensor> = rows.iter().filter_map(|row| row.pooled.as_ref()).collect();
+        Self { text: Tensor::cat(&text, 0), pooled: (!pooled.is_empty()).then(|| Tensor::cat(&pooled, 0)) }
+    }
+}
+
+/// What a family makes of a folder.
+pub(super) struct Loaded {
+    pub(super) task: Task,
+    pub(super) family: Box<dyn Family>,
+    pub(super) vae: AutoencoderKl,
+}
+
+/// Reads the checkpoint by the class that its `model_index.json` names.
+pub(super) fn load(checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
+    let mut index = Config::read(checkpoint, "model_index.json")?;
+    let class: String = index.need("_class_name")?;
+    match class.as_str() {
+        "StableDiffusionPipeline" => stable_diffusion::load(index, checkpoint, Task::Generate, placement),
+        "StableDiffusionInstructPix2PixPipeline" => stable_diffusion::load(index, checkpoint, Task::Edit, placement),
+        "StableDiffusion3Pipeline" => stable_diffusion_3::load(index, checkpoint, placement),
+        "StableDiffusionXLPipeline" => stable_diffusion_xl::load(index, checkpoint, placement),
+        _ => Err(index.unsupported("_class_name", &class)),
+    }
+}
+
+/// Refuses a component of a class that is not among those named beside it. The scheduler's is checked where it is read.
+fn check_components(index: &mut Config, known: &[(&str, &[&str])]) -> Result<(), LoadError> {
+    for (component, classes) in known {
+        let (_library, class): (String, String) = index.need(component)?;
+        if !classes.contains(&class.as_str()) {
+            return Err(index.unsupported(component, &class));
+        }
+    }
+    index.ignore(&["scheduler"]);
+    Ok(())
+}
+
+/// What one part promises another.
+struct Fit<'a> {
+    /// Of another part.
+    beside: &'a str,
+    wanted: i64,
+    option: &'a str,
+    found: i64,
+}
+
+/// Refuses the part whose options are in `file` if it does not fit the others.
+fn check_fit(file: &str, fits: &[Fit]) -> Result<(), LoadError> {
+    for Fit { beside, wanted, option, found } in fits {
+        if found != wanted {
+            let text = format!("{file}: '{option}' is {found}; beside {beside} it must be {wanted}");
+            return Err(LoadError::Unsupported(text));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,122 @@
+//! Stable Diffusion 1 and 2 and their editing kind, `InstructPix2Pix`: one CLIP, one `UNet`. Refuses by name whatever
+//! it would draw wrongly.
+
+use easel_checkpoints::Files;
+
+use easel_api::ImageSize;
+use easel_api::images::SamplerKind;
+use tch::Tensor;
+
+use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
+use crate::pipeline::{LoadError, PipelineError};
+use crate::torch::clip::ClipTextModel;
+use crate::torch::config::Config;
+use crate::torch::device::Placement;
+use crate::torch::diffusion::Task;
+use crate::torch::sampler::schedule::NoiseSchedule;
+use crate::torch::sampler::{Sampler, SamplerError};
+use crate::torch::tokenizer::ClipTokenizer;
+use crate::torch::unet::UNet2DConditionModel;
+use crate::torch::vae::AutoencoderKl;
+
+/// Component and the classes of it that we compute.
+const COMPONENTS: [(&str, &[&str]); 4] = [
+    ("text_encoder", &["CLIPTextModel"]),
+    ("tokenizer", CLIP_TOKENIZERS),
+    ("unet", &["UNet2DConditionModel"]),
+    ("vae", &["AutoencoderKL"]),
+];
+
+#[derive(Debug)]
+struct StableDiffusion {
+    tokenizer: ClipTokenizer,
+    text_encoder: ClipTextModel,
+    unet: UNet2DConditionModel,
+    schedule: NoiseSchedule,
+}
+
+pub(super) fn load(
+    mut index: Config,
+    checkpoint: &Files,
+    task: Task,
+    placement: Placement,
+) -> Result<Loaded, LoadError> {
+    check_components(&mut index, &COMPONENTS)?;
+    // The safety checker and its feature extractor are not run.
+    index.ignore(&["safety_checker", "feature_extractor", "requires_safety_checker"]);
+    index.finish(&[("image_encoder", serde_json::json!([null, null]))])?;
+    // Small and likely to be refused first, large last.
+    let schedule = match task {
+        Task::Generate => NoiseSchedule::read_corrected(checkpoint)?,
+        Task::Edit => NoiseSchedule::read(checkpoint)?,
+    };
+    let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
+    let tokenizer = ClipTokenizer::load(checkpoint, "tokenizer", text_encoder.max_length())?;
+    let vae = match task {
+        Task::Generate => AutoencoderKl::load(checkpoint, placement)?,
+        Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
+    };
+    let unet = UNet2DConditionModel::load(checkpoint, placement)?;
+    fit(task, &text_encoder, &vae, &unet)?;
+    Ok(Loaded { task, family: Box::new(StableDiffusion { tokenizer, text_encoder, unet, schedule }), vae })
+}
+
+/// What each part promises the next: text of one width, and latents of one number of channels, which an editing model
+/// gets twice: those of the picture behind those that are drawn.
+fn fit(
+    task: Task,
+    text_encoder: &ClipTextModel,
+    vae: &AutoencoderKl,
+    unet: &UNet2DConditionModel,
+) -> Result<(), LoadError> {
+    let latents = vae.latent_channels();
+    let (input, wanted) = match task {
+        Task::Generate => ("the VAE's latent_channels", latents),
+        Task::Edit => ("twice the VAE's latent_channels", 2 * latents),
+    };
+    let (text, found) = (text_encoder.hidden_size(), unet.text_channels());
+    check_fit(
+        "unet/config.json",
+        &[
+            Fit { beside: "the text encoder's hidden_size", wanted: text, option: "cross_attention_dim", found },
+            Fit { beside: input, wanted, option: "in_channels", found: unet.in_channels() },
+            Fit {
+                beside: "the VAE's latent_channels",
+                wanted: latents,
+                option: "out_channels",
+                found: unet.out_channels(),
+            },
+        ],
+    )
+}
+
+impl Family for StableDiffusion {
+    fn encode(&self, prompts: Prompts<'_>, _size: ImageSize) -> Result<Conditioning, PipelineError> {
+        let tokens = self.tokenizer.encode_all(&prompts.rows())?;
+        Ok(Conditioning { text: self.text_encoder.forward(&tokens), pooled: None })
+    }
+
+    fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {
+        self.unet.forward(sample, times, &conditioning.text, None)
+    }
+
+    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError> {
+        Sampler::new(kind, &self.schedule, steps)
+    }
+
+    fn in_channels(&self) -> i64 {
+        self.unet.in_channels()
+    }
+
+    fn text_length(&self) -> usize {
+        self.tokenizer.length()
+    }
+
+    fn text_tokens(&self, prompt: &str) -> u32 {
+        self.tokenizer.count(prompt)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.text_encoder.bytes() + self.unet.bytes()
+    }
+}

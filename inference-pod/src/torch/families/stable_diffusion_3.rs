@@ -1,0 +1,138 @@
+//! Stable Diffusion 3 and 3.5 without T5: two CLIPs with projections, a transformer over patches, flow matching.
+//! Transcribed from diffusers 0.42.1, `pipeline_stable_diffusion_3.py`.
+
+mod schedule;
+
+use easel_checkpoints::Files;
+
+use easel_api::ImageSize;
+use easel_api::images::SamplerKind;
+use serde_json::json;
+use tch::Tensor;
+
+use self::schedule::FlowSchedule;
+use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
+use crate::pipeline::{LoadError, PipelineError};
+use crate::torch::clip::{ClipPair, ClipTextModel};
+use crate::torch::config::Config;
+use crate::torch::device::Placement;
+use crate::torch::diffusion::Task;
+use crate::torch::sampler::{Sampler, SamplerError};
+use crate::torch::transformer_sd3::SD3Transformer2DModel;
+use crate::torch::vae::{AutoencoderKl, VaeUse};
+
+const COMPONENTS: [(&str, &[&str]); 6] = [
+    ("text_encoder", &["CLIPTextModelWithProjection"]),
+    ("text_encoder_2", &["CLIPTextModelWithProjection"]),
+    ("tokenizer", CLIP_TOKENIZERS),
+    ("tokenizer_2", CLIP_TOKENIZERS),
+    ("transformer", &["SD3Transformer2DModel"]),
+    ("vae", &["AutoencoderKL"]),
+];
+/// `max_sequence_length` of `__call__`: where T5 would stand, this many vectors of zeros do.
+const T5_LENGTH: i64 = 256;
+
+#[derive(Debug)]
+struct StableDiffusion3 {
+    clips: ClipPair,
+    transformer: SD3Transformer2DModel,
+    schedule: FlowSchedule,
+}
+
+pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
+    check_components(&mut index, &COMPONENTS)?;
+    refuse_t5(&mut index)?;
+    let none = json!([null, null]);
+    index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
+    let schedule = FlowSchedule::read(checkpoint)?;
+    let text_encoders = [
+        ClipTextModel::load_with_projection(checkpoint, "text_encoder", placement)?,
+        ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
+    ];
+    let clips = ClipPair::load(checkpoint, text_encoders)?;
+    let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
+    let transformer = SD3Transformer2DModel::load(checkpoint, placement)?;
+    fit(&clips, &vae, &transformer)?;
+    Ok(Loaded { task: Task::Generate, family: Box::new(StableDiffusion3 { clips, transformer, schedule }), vae })
+}
+
+/// The model was trained to do without, so a checkpoint that leaves it out is drawn as diffusers draws it.
+fn refuse_t5(index: &mut Config) -> Result<(), LoadError> {
+    let (_library, class): (Option<String>, Option<String>) = index.take_or("text_encoder_3", (None, None))?;
+    index.ignore(&["tokenizer_3"]);
+    match class {
+        None => Ok(()),
+        Some(class) => Err(LoadError::Unsupported(format!(
+            "model_index.json: the option 'text_encoder_3' = {class:?} is not supported; write [null, null] there and for \
+             'tokenizer_3' and leave out both folders, and the prompt is read by the two other text encoders"
+        ))),
+    }
+}
+
+fn fit(clips: &ClipPair, vae: &AutoencoderKl, transformer: &SD3Transformer2DModel) -> Result<(), LoadError> {
+    let (file, latents) = ("transformer/config.json", vae.latent_channels());
+    let (text, room) = (clips.hidden_size(), transformer.text_channels());
+    if text > room {
+        return Err(LoadError::Unsupported(format!(
+            "{file}: 'joint_attention_dim' is {room}; both text encoders' hidden_size is {text}, which must fit in"
+        )));
+    }
+    let fit = |beside, wanted, option, found| Fit { beside, wanted, option, found };
+    let pooled = (clips.pooled_size(), transformer.pooled_channels());
+    check_fit(
+        file,
+        &[
+            fit("both text encoders' projection_dim", pooled.0, "pooled_projection_dim", pooled.1),
+            fit("the VAE's latent_channels", latents, "in_channels", transformer.in_channels()),
+            fit("the VAE's latent_channels", latents, "out_channels", transformer.out_channels()),
+        ],
+    )
+}
+
+impl Family for StableDiffusion3 {
+    /// `encode_prompt`: both CLIPs side by side, padded to the transformer's width, and after them T5's zeros.
+    fn encode(&self, prompts: Prompts<'_>, _size: ImageSize) -> Result<Conditioning, PipelineError> {
+        let read = self.clips.encode(&prompts.rows())?;
+        let (rows, channels) = (read.hidden.size()[0], self.transformer.text_channels());
+        let clip = read.hidden.constant_pad_nd([0, channels - read.hidden.size()[2]]); // [rows, length, channels]
+        let t5 = Tensor::zeros([rows, T5_LENGTH, channels], (clip.kind(), clip.device()));
+        Ok(Conditioning { text: Tensor::cat(&[clip, t5], 1), pooled: Some(read.pooled) })
+    }
+
+    fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {
+        let pooled = conditioning.pooled.as_ref().expect("this family's encode gives it");
+        self.transformer.forward(sample, times, &conditioning.text, pooled)
+    }
+
+    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError> {
+        self.schedule.sampler(kind, steps)
+    }
+
+    /// Whole patches, and no more of them than there are positions for.
+    fn check_latents(&self, height: i64, width: i64) -> Result<(), String> {
+        let (patch, max) = (self.transformer.patch_size(), self.transformer.max_side());
+        if height % patch != 0 || width % patch != 0 {
+            return Err(format!("the model needs multiples of {patch} latents, not {width} by {height}"));
+        }
+        if height.max(width) > max {
+            return Err(format!("the model has positions for {max} by {max} latents, not {width} by {height}"));
+        }
+        Ok(())
+    }
+
+    fn in_channels(&self) -> i64 {
+        self.transformer.in_channels()
+    }
+
+    fn text_length(&self) -> usize {
+        self.clips.length() + T5_LENGTH as usize
+    }
+
+    fn text_tokens(&self, prompt: &str) -> u32 {
+        self.clips.count(prompt)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.clips.bytes() + self.transformer.bytes()
+    }
+}

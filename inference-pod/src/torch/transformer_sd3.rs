@@ -1,0 +1,156 @@
+//! `SD3Transformer2DModel` of Stable Diffusion 3 and 3.5: noisy latents, times and text in, velocity out.
+//! Transcribed from diffusers 0.42.1, `models/transformers/transformer_sd3.py`; fields are named as checkpoint keys.
+
+mod attention;
+mod block;
+mod config;
+mod norm;
+mod patch;
+
+use easel_checkpoints::Files;
+
+use tch::{Kind, Tensor};
+
+use self::block::JointTransformerBlock;
+use self::config::TransformerConfig;
+use self::norm::AdaLayerNormContinuous;
+use self::patch::PatchEmbed;
+use super::device::Placement;
+use super::embeddings::{TimestepEmbedding, Timesteps};
+use super::layers::Linear;
+use super::resnet::height_width;
+use super::weights::{Section, Weights, WeightsError};
+use crate::pipeline::LoadError;
+
+const PART: &str = "transformer";
+/// Of the sinusoid of a time; `CombinedTimestepTextProjEmbeddings` fixes it.
+const TIME_CHANNELS: i64 = 256;
+
+#[derive(Debug)]
+pub struct SD3Transformer2DModel {
+    pos_embed: PatchEmbed,
+    time_text_embed: TimeTextEmbed,
+    context_embedder: Linear,
+    transformer_blocks: Vec<JointTransformerBlock>,
+    norm_out: AdaLayerNormContinuous,
+    proj_out: Linear,
+    config: TransformerConfig,
+    placement: Placement,
+    bytes: u64,
+}
+
+/// `CombinedTimestepTextProjEmbeddings`
+#[derive(Debug)]
+struct TimeTextEmbed {
+    timestep_embedder: TimestepEmbedding,
+    text_embedder: TimestepEmbedding,
+}
+
+impl SD3Transformer2DModel {
+    /// Reads `transformer/` of a checkpoint.
+    pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
+        let config = TransformerConfig::read(checkpoint)?;
+        let stem = "diffusion_pytorch_model";
+        let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
+        Self::build(config, &weights, placement).map_err(|error| error.of(PART))
+    }
+
+    fn build(config: TransformerConfig, weights: &Weights, placement: Placement) -> Result<Self, WeightsError> {
+        let root = weights.root();
+        let dim = config.inner_dim();
+        let block =
+            |layer| JointTransformerBlock::load(&root.at("transformer_blocks").at(layer), config.block(layer), dim);
+        let patch = config.patch_size * config.patch_size * config.out_channels;
+        let mut model = Self {
+            pos_embed: PatchEmbed::load(&root.at("pos_embed"), &config)?,
+            time_text_embed: TimeTextEmbed::load(&root.at("time_text_embed"), config.pooled_projection_dim, dim)?,
+            context_embedder: Linear::load(&root.at("context_embedder"), config.joint_attention_dim, dim)?,
+            transformer_blocks: (0..config.num_layers).map(block).collect::<Result<_, _>>()?,
+            norm_out: AdaLayerNormContinuous::load(&root.at("norm_out"), dim)?,
+            proj_out: Linear::load(&root.at("proj_out"), dim, patch)?,
+            config,
+            placement,
+            bytes: 0,
+        };
+        weights.finish(&[])?;
+        model.bytes = weights.bytes();
+        Ok(model)
+    }
+
+    /// Of the latents.
+    pub fn in_channels(&self) -> i64 {
+        self.config.in_channels
+    }
+
+    /// Of the prediction.
+    pub fn out_channels(&self) -> i64 {
+        self.config.out_channels
+    }
+
+    /// Of one vector of the text.
+    pub fn text_channels(&self) -> i64 {
+        self.config.joint_attention_dim
+    }
+
+    /// Of the vector of a whole prompt.
+    pub fn pooled_channels(&self) -> i64 {
+        self.config.pooled_projection_dim
+    }
+
+    /// Height and width of latents are multiples of it.
+    pub fn patch_size(&self) -> i64 {
+        self.config.patch_size
+    }
+
+    /// Height and width of the largest latents that there are positions for.
+    pub fn max_side(&self) -> i64 {
+        self.config.patch_size * self.config.pos_embed_max_size
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// `sample` `[batch, in, h, w]`, `times` `[batch]` of 0..1000, `text` `[batch, length, text_channels]` and `pooled`
+    /// `[batch, pooled_channels]`, each of any dtype → `[batch, out, h, w]` of f32.
+    pub fn forward(&self, sample: &Tensor, times: &Tensor, text: &Tensor, pooled: &Tensor) -> Tensor {
+        let Placement { device, kind } = self.placement;
+        let place = |x: &Tensor| x.to_device(device).to_kind(kind);
+        let (height, width) = height_width(sample);
+        let mut x = self.pos_embed.forward(&place(sample)); // [batch, patches, dim]
+        let emb = self.time_text_embed.forward(&times.to_device(device), &place(pooled)); // [batch, dim]
+        let mut context = self.context_embedder.forward(&place(text)); // [batch, length, dim]
+        for block in &self.transformer_blocks {
+            let (next, context_next) = block.forward(&x, &context, &emb);
+            x = next;
+            // The last block leaves none, and nobody asks.
+            context = context_next.unwrap_or(context);
+        }
+        let x = self.proj_out.forward(&self.norm_out.forward(&x, &emb));
+        self.unpatchify(&x, height, width).to_kind(Kind::Float)
+    }
+
+    /// `[batch, patches, patch²·out]` → `[batch, out, h, w]`
+    fn unpatchify(&self, x: &Tensor, height: i64, width: i64) -> Tensor {
+        let (batch, patch, out) = (x.size()[0], self.config.patch_size, self.config.out_channels);
+        x.view([batch, height / patch, width / patch, patch, patch, out])
+            .permute([0, 5, 1, 3, 2, 4]) // nhwpqc->nchpwq
+            .reshape([batch, out, height, width])
+    }
+}
+
+impl TimeTextEmbed {
+    fn load(section: &Section, pooled: i64, dim: i64) -> Result<Self, WeightsError> {
+        Ok(Self {
+            timestep_embedder: TimestepEmbedding::load(&section.at("timestep_embedder"), TIME_CHANNELS, dim)?,
+            text_embedder: TimestepEmbedding::load(&section.at("text_embedder"), pooled, dim)?,
+        })
+    }
+
+    /// `[batch]` and `[batch, pooled]` → `[batch, dim]`
+    fn forward(&self, times: &Tensor, pooled: &Tensor) -> Tensor {
+        let time_proj = Timesteps { channels: TIME_CHANNELS, flip_sin_to_cos: true, freq_shift: 0.0 };
+        let time = self.timestep_embedder.forward(&time_proj.forward(times).to_kind(pooled.kind()));
+        time + self.text_embedder.forward(pooled)
+    }
+}
