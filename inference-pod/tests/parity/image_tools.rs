@@ -1,5 +1,5 @@
 //! The two networks that work on finished pictures, against the programs that their weights were published for:
-//! PyTorch and ncnn for the upscaler, onnxruntime and rembg's steps for the cut-out. See `goldens/image_tools.py`.
+//! `PyTorch` and ncnn for the upscaler, onnxruntime and rembg's steps for the cut-out. See `goldens/image_tools.py`.
 
 use std::path::PathBuf;
 
