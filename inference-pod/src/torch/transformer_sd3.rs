@@ -8,7 +8,6 @@ mod norm;
 mod patch;
 
 use easel_checkpoints::Files;
-
 use tch::{Kind, Tensor};
 
 use self::block::JointTransformerBlock;

@@ -2,7 +2,6 @@
 //! Transcribed from diffusers 0.42.1, `pipeline_stable_diffusion_xl.py` and `.._3.py`, `encode_prompt`.
 
 use easel_checkpoints::Files;
-
 use tch::Tensor;
 
 use super::ClipTextModel;

@@ -1,13 +1,12 @@
 //! Makes a pipeline of a folder in the diffusers layout. Which family reads it is decided in `families`.
 
-use easel_checkpoints::Files;
-
 use super::Diffusion;
 use super::guard::guarded;
 use crate::pipeline::{LoadError, Loader};
 use crate::torch::device::Placement;
 use crate::torch::families::{self, Loaded};
 use crate::vocabulary::Vocabulary;
+use easel_checkpoints::Files;
 
 /// Loads to one device, in one dtype.
 #[derive(Clone, Copy, Debug)]

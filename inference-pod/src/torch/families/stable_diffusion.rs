@@ -1,10 +1,9 @@
 //! Stable Diffusion 1 and 2 and their editing kind, `InstructPix2Pix`: one CLIP, one `UNet`. Refuses by name whatever
 //! it would draw wrongly.
 
-use easel_checkpoints::Files;
-
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
+use easel_checkpoints::Files;
 use tch::Tensor;
 
 use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};

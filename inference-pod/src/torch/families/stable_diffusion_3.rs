@@ -3,10 +3,9 @@
 
 mod schedule;
 
-use easel_checkpoints::Files;
-
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
+use easel_checkpoints::Files;
 use serde_json::json;
 use tch::Tensor;
 

@@ -1,10 +1,9 @@
 //! Stable Diffusion XL without its refiner: two CLIPs, of which the second also reads the prompt as a whole, and a
 //! `UNet` that is told sizes and crop. Transcribed from diffusers 0.42.1, `pipeline_stable_diffusion_xl.py`.
 
-use easel_checkpoints::Files;
-
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
+use easel_checkpoints::Files;
 use serde_json::json;
 use tch::Tensor;
 

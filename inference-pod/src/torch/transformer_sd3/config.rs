@@ -1,9 +1,8 @@
 //! What `transformer/config.json` says. Refuses by name what this transformer does not compute.
 
-use easel_checkpoints::Files;
-
 use crate::pipeline::LoadError;
 use crate::torch::config::Config;
+use easel_checkpoints::Files;
 
 #[derive(Debug)]
 pub(super) struct TransformerConfig {

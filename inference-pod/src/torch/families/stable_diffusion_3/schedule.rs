@@ -1,9 +1,8 @@
 //! What `scheduler/` of a model trained by flow matching says: how far its noise levels are shifted.
 //! Refuses by name what would change them in another way.
 
-use easel_checkpoints::Files;
-
 use easel_api::images::SamplerKind;
+use easel_checkpoints::Files;
 
 use crate::pipeline::LoadError;
 use crate::torch::config::Config;
