@@ -1,9 +1,7 @@
 //! Pictures that shall be changed: sent as a form or as JSON, held for another pod, bounded.
 
-use std::time::Duration;
-
 use reqwest::header;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::fake_pod::Act;
 use crate::stage::{Stage, error_of, soon};
@@ -128,19 +126,11 @@ async fn edits_beyond_the_memory_for_them_are_not_read_until_there_is_room() {
     };
     let asked: Vec<_> = (0..7).map(|n| ask(&format!("edit {n}"))).collect();
     // No pod yet: 10 MiB stay for each that waits, and another needs 28 to be read.
-    let waiting: Value = soon(async {
-        loop {
-            let text = stage.metrics();
-            let line = text.lines().find(|line| line.starts_with("easel_gateway_waiting ")).unwrap().to_owned();
-            let waiting: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-            assert!(waiting <= 5, "{waiting} pictures are in memory");
-            if waiting >= 4 {
-                break json!(waiting);
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    let waiting = stage.until("easel_gateway_waiting", |waiting| {
+        assert!(waiting <= 5, "{waiting} pictures are in memory");
+        waiting >= 4
+    });
+    let waiting = waiting.await;
     let pod = stage.add_pod("a", []).await;
     for asked in asked {
         assert_eq!(soon(asked).await.unwrap().unwrap().status(), 200, "{waiting} waited");

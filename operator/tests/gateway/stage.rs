@@ -142,35 +142,41 @@ impl Stage {
         tokio::spawn(async move { soon(request.send()).await.unwrap() })
     }
 
-    /// Until the metric has this value. Nothing tells of a change of a metric, so it is looked at again and again.
+    /// Until the metric has this value.
     pub(crate) async fn metric(&self, series: &str, value: u64) {
-        let line = format!("{series} {value}\n");
+        self.until(series, |found| found == value).await;
+    }
+
+    /// Until the metric's value is as wanted. Nothing tells of a change of a metric, so it is looked at again and again.
+    pub(crate) async fn until(&self, series: &str, mut wanted: impl FnMut(u64) -> bool) -> u64 {
         soon(async {
-            while !self.metrics().contains(&line) {
+            loop {
+                // A series that nothing has counted yet is not written.
+                if let Some(value) = self.value(series)
+                    && wanted(value)
+                {
+                    return value;
+                }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         })
-        .await;
+        .await
     }
 
-    /// How often a pod could not be reached, or would not shake hands.
-    pub(crate) fn unreachable(&self) -> u64 {
-        let series = "easel_gateway_retries_total{reason=\"unreachable\"} ";
+    fn value(&self, series: &str) -> Option<u64> {
         let text = self.metrics();
-        let value = text.lines().find_map(|line| line.strip_prefix(series));
-        value.map_or(0, |value| value.parse().expect("a counter is a whole number"))
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        Some(value.parse().expect("a count is a whole number"))
     }
 
     /// Until a request has been turned away twice more before any pod heard of it. It is given up then, by its caller
     /// and not by a deadline: one that comes during a handshake would be told as being late.
     pub(crate) async fn turned_away(&self) {
-        let before = self.unreachable();
+        let before = self.value(UNREACHABLE).unwrap_or_default();
         let asking = self.begin(&prompt());
-        soon(async {
-            while self.unreachable() < before + 2 {
-                assert!(!asking.is_finished(), "answered instead of being turned away");
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
+        self.until(UNREACHABLE, |found| {
+            assert!(!asking.is_finished(), "answered instead of being turned away");
+            found >= before + 2
         })
         .await;
         asking.abort();
@@ -183,6 +189,9 @@ impl Stage {
         text
     }
 }
+
+/// How often a pod could not be reached, or would not shake hands.
+pub(crate) const UNREACHABLE: &str = "easel_gateway_retries_total{reason=\"unreachable\"}";
 
 /// A condition that does not come within this time is a failure of the test.
 pub(crate) async fn soon<T>(condition: impl Future<Output = T>) -> T {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::authority::{Authority, serving};
 use crate::fake_pod::{Act, FakePod};
-use crate::stage::{DEPLOYMENT, NAMESPACE, Stage, prompt, soon};
+use crate::stage::{DEPLOYMENT, NAMESPACE, Stage, UNREACHABLE, prompt, soon};
 
 #[tokio::test]
 async fn a_pod_of_another_deployment_namespace_or_authority_gets_no_request() {
@@ -41,12 +41,7 @@ async fn replaced_credentials_are_used_for_the_next_request() {
     let pod = stage.add_pod("a", []).await;
     // The pod refuses the certificate, which is no death of the pod: the request waits instead of being quarantined.
     let waiting = stage.begin(&prompt());
-    soon(async {
-        while stage.unreachable() < 3 {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    })
-    .await;
+    stage.until(UNREACHABLE, |found| found >= 3).await;
     assert!(pod.calls().is_empty());
     client.replace(&right).unwrap();
     assert_eq!(waiting.await.unwrap().status(), 200);
