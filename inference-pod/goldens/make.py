@@ -20,6 +20,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+import flux
 import sd3
 import sdxl
 from parts import PROMPTS, text_encoder, train_bpe, unet, vae
@@ -359,7 +360,7 @@ def main():
         tensors = edits(pipe, size)
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
-    for family in [sdxl, sd3]:
+    for family in [sdxl, sd3, flux]:
         for name, tensors in family.write(HERE).items():
             save_file(tensors, HERE / f"{name}.safetensors")
             manifest["tensors"][name] = statistics(tensors)

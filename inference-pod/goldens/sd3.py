@@ -9,6 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
+import t5
 from parts import PROMPTS, enliven, text_encoder, train_bpe, vae
 
 SIZE = (80, 48)
@@ -110,6 +111,29 @@ def write_sd35(root, out):
     return {"transformer": alone(model, out)}
 
 
+@torch.no_grad()
+def write_t5(root):
+    """Only what is added to `sd3`: the third text encoder, here one of the first generation of T5."""
+    folder = root / "sd3t5"
+    shutil.rmtree(folder, ignore_errors=True)
+    tokenizer = t5.tokenizer()
+    more = {"feed_forward_proj": "relu", "relative_attention_num_buckets": 12, "relative_attention_max_distance": 40}
+    text_encoder_3 = t5.text_encoder(len(tokenizer), 64, **more)
+    tokenizer.save_pretrained(folder / "tokenizer_3")
+    text_encoder_3.save_pretrained(folder / "text_encoder_3")
+    added = {"text_encoder_3": text_encoder_3, "tokenizer_3": tokenizer}
+    pipe = StableDiffusion3Pipeline.from_pretrained(root / "sd3", **added, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    read = tokenizer(PROMPTS, padding="max_length", max_length=256, truncation=True, return_tensors="pt").input_ids
+    out = {"tokens": read, "text": text_encoder_3(read[[0, 4]])[0]}
+    out |= {f"guided.{part}": value for part, value in run(pipe, 3.0).items()}
+    for kind in ["exponential", "linear"]:
+        shifting = {"use_dynamic_shifting": True, "time_shift_type": kind, "base_image_seq_len": 16}
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, max_image_seq_len=100, **shifting)
+        out |= {f"{kind}.{part}": value for part, value in run(pipe, 1.0).items() if part != "image"}
+    return out
+
+
 def write(root):
     """Writes the checkpoints; gives the goldens by name."""
     folder = root / "sd3"
@@ -123,5 +147,5 @@ def write(root):
         out |= {f"{key}.{part}": value for part, value in run(pipe, guidance).items()}
     # The rest are zeros, where T5 would be.
     out["text"] = out["text"][:, : LENGTH + 1]
-    goldens = {"sd3": out, "sd35": sd35}
+    goldens = {"sd3": out, "sd35": sd35, "sd3t5": write_t5(root)}
     return {name: {key: value.contiguous() for key, value in out.items()} for name, out in goldens.items()}

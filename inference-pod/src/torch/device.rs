@@ -95,6 +95,15 @@ impl Placement {
         Ok(Self { device, kind })
     }
 
+    /// For large parts whose values leave the range of f16, and that were trained in bf16: f32 would take twice the memory.
+    #[must_use]
+    pub fn with_bf16_for_f16(self) -> Self {
+        match self.kind {
+            Kind::Half => Self { kind: Kind::BFloat16, ..self },
+            _ => self,
+        }
+    }
+
     /// For parts whose values leave the range of f16.
     #[must_use]
     pub fn without_f16(self) -> Self {
@@ -164,6 +173,8 @@ mod tests {
         assert_eq!(on(Kind::Half).without_f16(), on(Kind::Float));
         assert_eq!(on(Kind::BFloat16).without_f16(), on(Kind::BFloat16));
         assert_eq!(Placement::REFERENCE.without_f16(), Placement::REFERENCE);
+        assert_eq!(on(Kind::Half).with_bf16_for_f16(), on(Kind::BFloat16));
+        assert_eq!(Placement::REFERENCE.with_bf16_for_f16(), Placement::REFERENCE);
     }
 
     #[test]

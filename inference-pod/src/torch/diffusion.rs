@@ -100,11 +100,12 @@ impl Pipeline for Diffusion {
 
 impl Diffusion {
     fn start(&self, request: &PictureRequest) -> Result<Job, PipelineError> {
+        let shape = self.latent_shape(request.size)?;
+        let [_, _, height, width] = shape;
         let sampler = self
             .family
-            .sampler(request.sampler, request.steps)
+            .sampler(request.sampler, request.steps, height * width)
             .map_err(|error| PipelineError::Unsupported(error.to_string()))?;
-        let shape = self.latent_shape(request.size)?;
         let sigma = f64::from(sampler.init_noise_sigma());
         let (drawn, noise) = Noise::new(request.seed).next(&shape);
         let latents = drawn.to_device(self.placement.device) * sigma;

@@ -1,6 +1,7 @@
 //! The families of checkpoints: which class of pipeline is read by whom, and what each family does in its own way.
 //! A family is one module and one line of [`load`]; what all of them share is `super::diffusion`.
 
+mod flow_schedule;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
@@ -19,9 +20,12 @@ use super::sampler::{Sampler, SamplerError};
 use super::vae::AutoencoderKl;
 use crate::pipeline::{LoadError, PipelineError};
 
-/// Classes of tokenizers that `ClipTokenizer` reads.
+/// Classes of tokenizers that read CLIP's.
 const CLIP_TOKENIZERS: &[&str] =
     &["CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"];
+
+/// Classes of tokenizers that read T5's.
+const T5_TOKENIZERS: &[&str] = &["T5Tokenizer", "T5TokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"];
 
 /// Reads prompts and predicts; everything between is the same for all.
 pub(super) trait Family: fmt::Debug + Send {
@@ -32,7 +36,8 @@ pub(super) trait Family: fmt::Debug + Send {
     /// takes, `[rows, latent channels, h, w]` of f32.
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor;
 
-    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError>;
+    /// Of a picture whose latents have so many `positions`, height times width: some schedules depend on them.
+    fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError>;
 
     /// Whether `predict` takes latents of this height and width; the text says why not.
     fn check_latents(&self, _height: i64, _width: i64) -> Result<(), String> {

@@ -1,26 +1,17 @@
-//! Turns a prompt into CLIP's tokens: begin, words, end, padding up to the model's length.
-//! Knows the files of both generations of exports; does not know the text encoder.
+//! Turns a prompt into tokens: words, an end, padding up to the length that the text encoder reads.
+//! Knows the two kinds of tokenizers that models here have; does not know the text encoders.
+
+mod clip;
+mod t5;
 
 use easel_checkpoints::Files;
 use serde::Deserialize;
-use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::processors::roberta::RobertaProcessing;
-use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer, TruncationParams};
+use tokenizers::{Tokenizer, TruncationParams};
 
-use super::config::Config;
 use crate::pipeline::{LoadError, PipelineError};
 
-/// transformers 5.23.0, `models/clip/tokenization_clip.py`.
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-/// Of a config that does not say; CLIP's own.
-const DEFAULT_LENGTH: f64 = 77.0;
-
 #[derive(Debug)]
-pub struct ClipTokenizer {
+pub struct PromptTokenizer {
     tokenizer: Tokenizer,
     length: usize,
     pad: i64,
@@ -42,31 +33,19 @@ impl From<Token> for String {
     }
 }
 
-struct SpecialTokens {
-    begin: String,
-    end: String,
-    pad: String,
-}
-
-impl ClipTokenizer {
-    /// Reads a folder of a checkpoint, such as `tokenizer`. `max_length` is what the text encoder has positions for.
-    pub fn load(checkpoint: &Files, part: &str, max_length: usize) -> Result<Self, LoadError> {
-        let mut config = Config::read_optional(checkpoint, &format!("{part}/tokenizer_config.json"))?;
-        // transformers writes 1e30 for "no limit", so it is read as a float.
-        let asked: f64 = config.take_or("model_max_length", DEFAULT_LENGTH)?;
-        let length = max_length.min(asked as usize);
-        let special = SpecialTokens::read(checkpoint, part, &mut config)?;
-        Self::build(checkpoint, part, &special, length)
-            .map_err(|source| LoadError::Failed { part: part.to_owned(), source })
+impl PromptTokenizer {
+    /// Reads CLIP's from a folder of a checkpoint, such as `tokenizer`. `max_length` is what the text encoder has
+    /// positions for.
+    pub fn load_clip(checkpoint: &Files, part: &str, max_length: usize) -> Result<Self, LoadError> {
+        clip::load(checkpoint, part, max_length)
     }
 
-    fn build(checkpoint: &Files, part: &str, special: &SpecialTokens, length: usize) -> tokenizers::Result<Self> {
-        let mut tokenizer = match checkpoint.read(&format!("{part}/tokenizer.json")) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                from_vocab_and_merges(checkpoint, part, special)?
-            }
-            whole => Tokenizer::from_bytes(whole?)?,
-        };
+    /// Reads T5's. `length` is what the pipeline shows of every prompt: T5 itself has no limit.
+    pub fn load_t5(checkpoint: &Files, part: &str, length: usize) -> Result<Self, LoadError> {
+        t5::load(checkpoint, part, length)
+    }
+
+    fn new(mut tokenizer: Tokenizer, length: usize, pad: &str) -> tokenizers::Result<Self> {
         let added = tokenizer.get_post_processor().map_or(0, |processor| {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
@@ -76,7 +55,7 @@ impl ClipTokenizer {
         }
         tokenizer.with_padding(None);
         tokenizer.with_truncation(Some(TruncationParams { max_length: length, ..TruncationParams::default() }))?;
-        let pad = token_id(&tokenizer, &special.pad)?;
+        let pad = token_id(&tokenizer, pad)?;
         Ok(Self { tokenizer, length, pad: i64::from(pad) })
     }
 
@@ -99,71 +78,10 @@ impl ClipTokenizer {
         prompts.iter().map(|prompt| self.encode(prompt.as_ref())).collect::<Result<_, _>>().map_err(unsupported)
     }
 
-    /// Tokens of this prompt without padding, begin and end included.
+    /// Tokens of this prompt without padding; begin and end, where there are any, included.
     pub fn count(&self, prompt: &str) -> u32 {
         self.tokenizer.encode(prompt, true).map_or(0, |encoding| encoding.len() as u32)
     }
-}
-
-impl SpecialTokens {
-    /// transformers 5.23.0, `tokenization_utils_base.py`: `special_tokens_map.json` overrides the config, unless the
-    /// config is of the generation that lists `added_tokens_decoder`.
-    fn read(checkpoint: &Files, part: &str, config: &mut Config) -> Result<Self, LoadError> {
-        let mut map = Config::read_optional(checkpoint, &format!("{part}/special_tokens_map.json"))?;
-        let map_is_newer = config.take::<serde_json::Value>("added_tokens_decoder")?.is_none();
-        let mut token = |key: &str, default: &str| -> Result<String, LoadError> {
-            let of_map = map.take::<Token>(key)?.filter(|_| map_is_newer);
-            let chosen = of_map.or(config.take::<Token>(key)?);
-            Ok(chosen.map_or_else(|| default.to_owned(), String::from))
-        };
-        let (begin, end) = (token("bos_token", "<|startoftext|>")?, token("eos_token", "<|endoftext|>")?);
-        let pad = token("pad_token", &end)?;
-        Ok(Self { begin, end, pad })
-    }
-}
-
-/// What transformers' `CLIPTokenizer` builds of the two files that exports before `tokenizer.json` have.
-fn from_vocab_and_merges(checkpoint: &Files, part: &str, special: &SpecialTokens) -> tokenizers::Result<Tokenizer> {
-    let [vocab, merges] = ["vocab.json", "merges.txt"].map(|name| format!("{part}/{name}"));
-    if !checkpoint.contains(&vocab) || !checkpoint.contains(&merges) {
-        return Err("there is neither tokenizer.json nor vocab.json and merges.txt".into());
-    }
-    let (vocab, merges) = (read_vocab(&checkpoint.read(&vocab)?)?, read_merges(&checkpoint.read(&merges)?)?);
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .unk_token(special.end.clone())
-        .end_of_word_suffix("</w>".to_owned())
-        .build()?;
-    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
-    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
-    let bytes = ByteLevel::default().add_prefix_space(false);
-    let mut tokenizer = Tokenizer::new(model);
-    tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])))?;
-    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
-    tokenizer
-        .add_special_tokens([&special.begin, &special.end, &special.pad].map(|text| AddedToken::from(text, true)))?;
-    let (begin, end) = (token_id(&tokenizer, &special.begin)?, token_id(&tokenizer, &special.end)?);
-    let around = RobertaProcessing::new((special.end.clone(), end), (special.begin.clone(), begin));
-    tokenizer.with_post_processor(Some(around.trim_offsets(false).add_prefix_space(false)));
-    Ok(tokenizer)
-}
-
-/// tokenizers 0.23.2, `models/bpe/model.rs`, which reads files only: what is no number is no token.
-fn read_vocab(bytes: &[u8]) -> tokenizers::Result<Vocab> {
-    let vocab: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
-    let ids = vocab.into_iter().filter(|(_, id)| id.is_number());
-    let read = |(token, id): (String, serde_json::Value)| Some((token, u32::try_from(id.as_u64()?).ok()?));
-    ids.map(|entry| read(entry).ok_or_else(|| "vocab.json has an id that is no id".into())).collect()
-}
-
-/// The same file: two tokens a line, below a line that names the version.
-fn read_merges(bytes: &[u8]) -> tokenizers::Result<Vec<(String, String)>> {
-    let lines = std::str::from_utf8(bytes)?.lines().filter(|line| !line.starts_with("#version"));
-    let pair = |(rank, line): (usize, &str)| match line.split_once(' ') {
-        Some((left, right)) if !right.contains(' ') => Ok((left.to_owned(), right.to_owned())),
-        Some(_) | None => Err(format!("merges.txt: merge {} is no pair of tokens", rank + 1).into()),
-    };
-    lines.enumerate().map(pair).collect()
 }
 
 fn token_id(tokenizer: &Tokenizer, token: &str) -> tokenizers::Result<u32> {

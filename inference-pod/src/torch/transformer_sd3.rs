@@ -4,7 +4,6 @@
 mod attention;
 mod block;
 mod config;
-mod norm;
 mod patch;
 
 use easel_checkpoints::Files;
@@ -12,18 +11,15 @@ use tch::{Kind, Tensor};
 
 use self::block::JointTransformerBlock;
 use self::config::TransformerConfig;
-use self::norm::AdaLayerNormContinuous;
 use self::patch::PatchEmbed;
 use super::device::Placement;
-use super::embeddings::{TimestepEmbedding, Timesteps};
 use super::layers::Linear;
+use super::mmdit::{AdaLayerNormContinuous, TimeTextEmbed};
 use super::resnet::height_width;
-use super::weights::{Section, Weights, WeightsError};
+use super::weights::{Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 const PART: &str = "transformer";
-/// Of the sinusoid of a time; `CombinedTimestepTextProjEmbeddings` fixes it.
-const TIME_CHANNELS: i64 = 256;
 
 #[derive(Debug)]
 pub struct SD3Transformer2DModel {
@@ -36,13 +32,6 @@ pub struct SD3Transformer2DModel {
     config: TransformerConfig,
     placement: Placement,
     bytes: u64,
-}
-
-/// `CombinedTimestepTextProjEmbeddings`
-#[derive(Debug)]
-struct TimeTextEmbed {
-    timestep_embedder: TimestepEmbedding,
-    text_embedder: TimestepEmbedding,
 }
 
 impl SD3Transformer2DModel {
@@ -62,7 +51,12 @@ impl SD3Transformer2DModel {
         let patch = config.patch_size * config.patch_size * config.out_channels;
         let mut model = Self {
             pos_embed: PatchEmbed::load(&root.at("pos_embed"), &config)?,
-            time_text_embed: TimeTextEmbed::load(&root.at("time_text_embed"), config.pooled_projection_dim, dim)?,
+            time_text_embed: TimeTextEmbed::load(
+                &root.at("time_text_embed"),
+                config.pooled_projection_dim,
+                dim,
+                false,
+            )?,
             context_embedder: Linear::load(&root.at("context_embedder"), config.joint_attention_dim, dim)?,
             transformer_blocks: (0..config.num_layers).map(block).collect::<Result<_, _>>()?,
             norm_out: AdaLayerNormContinuous::load(&root.at("norm_out"), dim)?,
@@ -117,7 +111,7 @@ impl SD3Transformer2DModel {
         let place = |x: &Tensor| x.to_device(device).to_kind(kind);
         let (height, width) = height_width(sample);
         let mut x = self.pos_embed.forward(&place(sample)); // [batch, patches, dim]
-        let emb = self.time_text_embed.forward(&times.to_device(device), &place(pooled)); // [batch, dim]
+        let emb = self.time_text_embed.forward(&times.to_device(device), None, &place(pooled)); // [batch, dim]
         let mut context = self.context_embedder.forward(&place(text)); // [batch, length, dim]
         for block in &self.transformer_blocks {
             let (next, context_next) = block.forward(&x, &context, &emb);
@@ -135,21 +129,5 @@ impl SD3Transformer2DModel {
         x.view([batch, height / patch, width / patch, patch, patch, out])
             .permute([0, 5, 1, 3, 2, 4]) // nhwpqc->nchpwq
             .reshape([batch, out, height, width])
-    }
-}
-
-impl TimeTextEmbed {
-    fn load(section: &Section, pooled: i64, dim: i64) -> Result<Self, WeightsError> {
-        Ok(Self {
-            timestep_embedder: TimestepEmbedding::load(&section.at("timestep_embedder"), TIME_CHANNELS, dim)?,
-            text_embedder: TimestepEmbedding::load(&section.at("text_embedder"), pooled, dim)?,
-        })
-    }
-
-    /// `[batch]` and `[batch, pooled]` → `[batch, dim]`
-    fn forward(&self, times: &Tensor, pooled: &Tensor) -> Tensor {
-        let time_proj = Timesteps { channels: TIME_CHANNELS, flip_sin_to_cos: true, freq_shift: 0.0 };
-        let time = self.timestep_embedder.forward(&time_proj.forward(times).to_kind(pooled.kind()));
-        time + self.text_embedder.forward(pooled)
     }
 }

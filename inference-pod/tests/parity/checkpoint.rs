@@ -47,6 +47,12 @@ impl Checkpoint {
         Self { folder }
     }
 
+    /// What a golden of single parts has, beside or in place of what is there.
+    pub(crate) fn add(&self, parts: &str) -> &Self {
+        copy(&golden::folder().join(parts), self.folder.path());
+        self
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -93,7 +99,7 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir(&target).unwrap();
+            std::fs::create_dir_all(&target).unwrap();
             copy(&entry.path(), &target);
         } else {
             std::fs::copy(entry.path(), target).unwrap();

@@ -17,3 +17,4 @@ mod samplers;
 mod schedules;
 mod sd3;
 mod sdxl;
+mod t5;

@@ -2,7 +2,7 @@
 
 use easel_inference::torch::Placement;
 use easel_inference::torch::clip::ClipTextModel;
-use easel_inference::torch::tokenizer::ClipTokenizer;
+use easel_inference::torch::tokenizer::PromptTokenizer;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::vae::AutoencoderKl;
 use tch::Tensor;
@@ -13,7 +13,7 @@ use crate::golden::{self, Golden, MODELS};
 const NO_LIMIT: usize = 1000;
 
 fn tokens(model: &str) -> Vec<Vec<i64>> {
-    let tokenizer = ClipTokenizer::load(&golden::files(model), "tokenizer", NO_LIMIT).unwrap();
+    let tokenizer = PromptTokenizer::load_clip(&golden::files(model), "tokenizer", NO_LIMIT).unwrap();
     golden::prompts().iter().map(|prompt| tokenizer.encode(prompt).unwrap()).collect()
 }
 
@@ -27,7 +27,7 @@ fn prompts_become_the_same_tokens() {
 
 #[test]
 fn a_prompt_has_no_more_tokens_than_the_encoder_has_positions() {
-    let tokenizer = ClipTokenizer::load(&golden::files("sd1"), "tokenizer", 16).unwrap();
+    let tokenizer = PromptTokenizer::load_clip(&golden::files("sd1"), "tokenizer", 16).unwrap();
     let long = tokenizer.encode(&"cat ".repeat(100)).unwrap();
     let whole = tokens("sd1");
     let (begin, end) = (whole[0][0], *whole[0].last().unwrap());

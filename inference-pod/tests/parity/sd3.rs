@@ -110,16 +110,6 @@ fn a_size_that_there_are_no_positions_for_is_refused_with_a_reason() {
 }
 
 #[test]
-fn a_checkpoint_with_t5_is_refused_and_told_how_to_do_without() {
-    let checkpoint = Checkpoint::copy_of("sd3");
-    checkpoint.edit_json("model_index.json", |json| {
-        json["text_encoder_3"] = json!(["transformers", "T5EncoderModel"]);
-        json["tokenizer_3"] = json!(["transformers", "T5Tokenizer"]);
-    });
-    assert_refused(&checkpoint, &["'text_encoder_3'", "T5EncoderModel", "[null, null]"]);
-}
-
-#[test]
 fn what_is_missing_or_of_another_kind_is_refused_by_name() {
     let (index, transformer, scheduler) =
         ("model_index.json", "transformer/config.json", "scheduler/scheduler_config.json");
@@ -132,7 +122,7 @@ fn what_is_missing_or_of_another_kind_is_refused_by_name() {
         (transformer, "an_option_of_next_year", json!(1), "an_option_of_next_year"),
         ("vae/config.json", "shift_factor", json!(null), "is missing"),
         (scheduler, "_class_name", json!("EulerDiscreteScheduler"), "EulerDiscreteScheduler"),
-        (scheduler, "use_dynamic_shifting", json!(true), "use_dynamic_shifting"),
+        (scheduler, "time_shift_type", json!("square"), "square"),
         (scheduler, "shift_terminal", json!(0.1), "shift_terminal"),
     ];
     for (file, key, value, word) in cases {

@@ -5,7 +5,7 @@ use easel_checkpoints::Files;
 use easel_inference::pipeline::{PictureRequest, Pipeline};
 use easel_inference::torch::Placement;
 use easel_inference::torch::clip::{ClipPair, ClipTextModel};
-use easel_inference::torch::tokenizer::ClipTokenizer;
+use easel_inference::torch::tokenizer::PromptTokenizer;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::vae::AutoencoderKl;
 use serde_json::json;
@@ -41,7 +41,7 @@ fn clips(files: &Files) -> ClipPair {
 fn both_tokenizers_pad_in_their_own_way() {
     let golden = Golden::open("sdxl");
     for (part, key) in [("tokenizer", "tokens"), ("tokenizer_2", "tokens_2")] {
-        let tokenizer = ClipTokenizer::load(&golden::files("sdxl"), part, 1000).unwrap();
+        let tokenizer = PromptTokenizer::load_clip(&golden::files("sdxl"), part, 1000).unwrap();
         let found = tokenizer.encode_all(&golden::prompts()).unwrap();
         assert_eq!(found, Vec::<Vec<i64>>::try_from(golden.get(key)).unwrap(), "{part}");
     }

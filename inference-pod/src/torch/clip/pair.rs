@@ -6,11 +6,11 @@ use tch::Tensor;
 
 use super::ClipTextModel;
 use crate::pipeline::{LoadError, PipelineError};
-use crate::torch::tokenizer::ClipTokenizer;
+use crate::torch::tokenizer::PromptTokenizer;
 
 #[derive(Debug)]
 pub struct ClipPair {
-    tokenizers: [ClipTokenizer; 2],
+    tokenizers: [PromptTokenizer; 2],
     text_encoders: [ClipTextModel; 2],
 }
 
@@ -28,10 +28,10 @@ impl ClipPair {
     /// a projection.
     pub fn load(checkpoint: &Files, text_encoders: [ClipTextModel; 2]) -> Result<Self, LoadError> {
         let tokenizers = [
-            ClipTokenizer::load(checkpoint, "tokenizer", text_encoders[0].max_length())?,
-            ClipTokenizer::load(checkpoint, "tokenizer_2", text_encoders[1].max_length())?,
+            PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoders[0].max_length())?,
+            PromptTokenizer::load_clip(checkpoint, "tokenizer_2", text_encoders[1].max_length())?,
         ];
-        let [first, second] = [&tokenizers[0], &tokenizers[1]].map(ClipTokenizer::length);
+        let [first, second] = [&tokenizers[0], &tokenizers[1]].map(PromptTokenizer::length);
         if first != second {
             return Err(LoadError::Unsupported(format!(
                 "tokenizer_2: prompts have {second} tokens here and {first} in tokenizer; they are read side by side, so \

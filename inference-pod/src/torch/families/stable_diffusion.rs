@@ -14,7 +14,7 @@ use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
 use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
-use crate::torch::tokenizer::ClipTokenizer;
+use crate::torch::tokenizer::PromptTokenizer;
 use crate::torch::unet::UNet2DConditionModel;
 use crate::torch::vae::AutoencoderKl;
 
@@ -28,7 +28,7 @@ const COMPONENTS: [(&str, &[&str]); 4] = [
 
 #[derive(Debug)]
 struct StableDiffusion {
-    tokenizer: ClipTokenizer,
+    tokenizer: PromptTokenizer,
     text_encoder: ClipTextModel,
     unet: UNet2DConditionModel,
     schedule: NoiseSchedule,
@@ -50,7 +50,7 @@ pub(super) fn load(
         Task::Edit => NoiseSchedule::read(checkpoint)?,
     };
     let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
-    let tokenizer = ClipTokenizer::load(checkpoint, "tokenizer", text_encoder.max_length())?;
+    let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
     let vae = match task {
         Task::Generate => AutoencoderKl::load(checkpoint, placement)?,
         Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
@@ -99,7 +99,7 @@ impl Family for StableDiffusion {
         self.unet.forward(sample, times, &conditioning.text, None)
     }
 
-    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError> {
+    fn sampler(&self, kind: SamplerKind, steps: u32, _positions: i64) -> Result<Sampler, SamplerError> {
         Sampler::new(kind, &self.schedule, steps)
     }
 

@@ -1,7 +1,5 @@
-//! Stable Diffusion 3 and 3.5 without T5: two CLIPs with projections, a transformer over patches, flow matching.
+//! Stable Diffusion 3 and 3.5: two CLIPs with projections, T5 or zeros, a transformer over patches, flow matching.
 //! Transcribed from diffusers 0.42.1, `pipeline_stable_diffusion_3.py`.
-
-mod schedule;
 
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
@@ -9,14 +7,15 @@ use easel_checkpoints::Files;
 use serde_json::json;
 use tch::Tensor;
 
-use self::schedule::FlowSchedule;
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
+use super::flow_schedule::FlowSchedule;
+use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
 use crate::torch::sampler::{Sampler, SamplerError};
+use crate::torch::t5::T5Reader;
 use crate::torch::transformer_sd3::SD3Transformer2DModel;
 use crate::torch::vae::{AutoencoderKl, VaeUse};
 
@@ -28,19 +27,21 @@ const COMPONENTS: [(&str, &[&str]); 6] = [
     ("transformer", &["SD3Transformer2DModel"]),
     ("vae", &["AutoencoderKL"]),
 ];
-/// `max_sequence_length` of `__call__`: where T5 would stand, this many vectors of zeros do.
-const T5_LENGTH: i64 = 256;
+/// `max_sequence_length` of `__call__`.
+const T5_LENGTH: u16 = 256;
 
 #[derive(Debug)]
 struct StableDiffusion3 {
     clips: ClipPair,
+    /// The model was trained to do without too.
+    t5: Option<T5Reader>,
     transformer: SD3Transformer2DModel,
     schedule: FlowSchedule,
 }
 
 pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
     check_components(&mut index, &COMPONENTS)?;
-    refuse_t5(&mut index)?;
+    let has_t5 = has_t5(&mut index)?;
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
     let schedule = FlowSchedule::read(checkpoint)?;
@@ -49,26 +50,33 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
         ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
     ];
     let clips = ClipPair::load(checkpoint, text_encoders)?;
+    let t5 = || T5Reader::load(checkpoint, ["tokenizer_3", "text_encoder_3"], T5_LENGTH.into(), placement);
+    let t5 = has_t5.then(t5).transpose()?;
     let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
     let transformer = SD3Transformer2DModel::load(checkpoint, placement)?;
-    fit(&clips, &vae, &transformer)?;
-    Ok(Loaded { task: Task::Generate, family: Box::new(StableDiffusion3 { clips, transformer, schedule }), vae })
+    fit(&clips, t5.as_ref(), &vae, &transformer)?;
+    Ok(Loaded { task: Task::Generate, family: Box::new(StableDiffusion3 { clips, t5, transformer, schedule }), vae })
 }
 
-/// The model was trained to do without, so a checkpoint that leaves it out is drawn as diffusers draws it.
-fn refuse_t5(index: &mut Config) -> Result<(), LoadError> {
+/// A checkpoint that leaves it out says `[null, null]`, or nothing.
+fn has_t5(index: &mut Config) -> Result<bool, LoadError> {
     let (_library, class): (Option<String>, Option<String>) = index.take_or("text_encoder_3", (None, None))?;
-    index.ignore(&["tokenizer_3"]);
-    match class {
-        None => Ok(()),
-        Some(class) => Err(LoadError::Unsupported(format!(
-            "model_index.json: the option 'text_encoder_3' = {class:?} is not supported; write [null, null] there and for \
-             'tokenizer_3' and leave out both folders, and the prompt is read by the two other text encoders"
-        ))),
+    match class.as_deref() {
+        None => {
+            index.ignore(&["tokenizer_3"]);
+            Ok(false)
+        }
+        Some("T5EncoderModel") => check_components(index, &[("tokenizer_3", T5_TOKENIZERS)]).map(|()| true),
+        Some(other) => Err(index.unsupported("text_encoder_3", other)),
     }
 }
 
-fn fit(clips: &ClipPair, vae: &AutoencoderKl, transformer: &SD3Transformer2DModel) -> Result<(), LoadError> {
+fn fit(
+    clips: &ClipPair,
+    t5: Option<&T5Reader>,
+    vae: &AutoencoderKl,
+    transformer: &SD3Transformer2DModel,
+) -> Result<(), LoadError> {
     let (file, latents) = ("transformer/config.json", vae.latent_channels());
     let (text, room) = (clips.hidden_size(), transformer.text_channels());
     if text > room {
@@ -82,6 +90,7 @@ fn fit(clips: &ClipPair, vae: &AutoencoderKl, transformer: &SD3Transformer2DMode
         file,
         &[
             fit("both text encoders' projection_dim", pooled.0, "pooled_projection_dim", pooled.1),
+            fit("T5's d_model", t5.map_or(room, T5Reader::hidden_size), "joint_attention_dim", room),
             fit("the VAE's latent_channels", latents, "in_channels", transformer.in_channels()),
             fit("the VAE's latent_channels", latents, "out_channels", transformer.out_channels()),
         ],
@@ -89,12 +98,16 @@ fn fit(clips: &ClipPair, vae: &AutoencoderKl, transformer: &SD3Transformer2DMode
 }
 
 impl Family for StableDiffusion3 {
-    /// `encode_prompt`: both CLIPs side by side, padded to the transformer's width, and after them T5's zeros.
+    /// `encode_prompt`: both CLIPs side by side, padded to the transformer's width, and after them T5 or as many zeros.
     fn encode(&self, prompts: Prompts<'_>, _size: ImageSize) -> Result<Conditioning, PipelineError> {
-        let read = self.clips.encode(&prompts.rows())?;
+        let prompts = prompts.rows();
+        let read = self.clips.encode(&prompts)?;
         let (rows, channels) = (read.hidden.size()[0], self.transformer.text_channels());
         let clip = read.hidden.constant_pad_nd([0, channels - read.hidden.size()[2]]); // [rows, length, channels]
-        let t5 = Tensor::zeros([rows, T5_LENGTH, channels], (clip.kind(), clip.device()));
+        let t5 = match &self.t5 {
+            Some(t5) => t5.encode(&prompts)?.to_kind(clip.kind()),
+            None => Tensor::zeros([rows, i64::from(T5_LENGTH), channels], (clip.kind(), clip.device())),
+        };
         Ok(Conditioning { text: Tensor::cat(&[clip, t5], 1), pooled: Some(read.pooled) })
     }
 
@@ -103,8 +116,9 @@ impl Family for StableDiffusion3 {
         self.transformer.forward(sample, times, &conditioning.text, pooled)
     }
 
-    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError> {
-        self.schedule.sampler(kind, steps)
+    fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError> {
+        let patches = positions / self.transformer.patch_size().pow(2);
+        self.schedule.sampler(kind, steps, patches)
     }
 
     /// Whole patches, and no more of them than there are positions for.
@@ -124,7 +138,7 @@ impl Family for StableDiffusion3 {
     }
 
     fn text_length(&self) -> usize {
-        self.clips.length() + T5_LENGTH as usize
+        self.clips.length() + usize::from(T5_LENGTH)
     }
 
     fn text_tokens(&self, prompt: &str) -> u32 {
@@ -132,6 +146,6 @@ impl Family for StableDiffusion3 {
     }
 
     fn bytes(&self) -> u64 {
-        self.clips.bytes() + self.transformer.bytes()
+        self.clips.bytes() + self.t5.as_ref().map_or(0, T5Reader::bytes) + self.transformer.bytes()
     }
 }

@@ -97,7 +97,7 @@ impl Family for StableDiffusionXl {
         self.unet.forward(sample, times, &conditioning.text, conditioning.pooled.as_ref())
     }
 
-    fn sampler(&self, kind: SamplerKind, steps: u32) -> Result<Sampler, SamplerError> {
+    fn sampler(&self, kind: SamplerKind, steps: u32, _positions: i64) -> Result<Sampler, SamplerError> {
         Sampler::new(kind, &self.schedule, steps)
     }
 

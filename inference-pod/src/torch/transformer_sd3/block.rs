@@ -1,16 +1,12 @@
 //! One block: pixels and text attend to each other, and each goes through a network of its own.
-//! Transcribed from diffusers 0.42.1, `models/attention.py`, `JointTransformerBlock` and `FeedForward`.
+//! Transcribed from diffusers 0.42.1, `models/attention.py`, `JointTransformerBlock`.
 
 use tch::Tensor;
 
 use super::attention::Attention;
 use super::config::BlockConfig;
-use super::norm::{AdaLayerNormContinuous, AdaLayerNormZero, Modulation, modulated};
-use crate::torch::layers::Linear;
+use crate::torch::mmdit::{AdaLayerNormContinuous, AdaLayerNormZero, FeedForward, fed_forward, modulated};
 use crate::torch::weights::{Section, WeightsError};
-
-/// Inner channels of the feed-forward for each outer one.
-const FEED_FORWARD: i64 = 4;
 
 #[derive(Debug)]
 pub(super) struct JointTransformerBlock {
@@ -76,31 +72,5 @@ impl JointTransformerBlock {
             changed += gate * attn2.forward(&modulated(x, scale, shift));
         }
         (fed_forward(changed, &how, &self.ff), context)
-    }
-}
-
-fn fed_forward(x: Tensor, how: &Modulation, ff: &FeedForward) -> Tensor {
-    let out = &how.gate_mlp * ff.forward(&modulated(&x, &how.scale_mlp, &how.shift_mlp));
-    x + out
-}
-
-/// With `gelu-approximate`.
-#[derive(Debug)]
-struct FeedForward {
-    proj: Linear,
-    out: Linear,
-}
-
-impl FeedForward {
-    fn load(section: &Section, dim: i64) -> Result<Self, WeightsError> {
-        let inner = dim * FEED_FORWARD;
-        Ok(Self {
-            proj: Linear::load(&section.at("net.0.proj"), dim, inner)?,
-            out: Linear::load(&section.at("net.2"), inner, dim)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Tensor {
-        self.out.forward(&self.proj.forward(x).gelu("tanh"))
     }
 }
