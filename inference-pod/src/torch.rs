@@ -15,6 +15,7 @@ pub mod rms_norm;
 pub mod sampler;
 pub mod t5;
 pub mod tokenizer;
+pub mod transformer_flux;
 pub mod transformer_sd3;
 pub mod u2net;
 pub mod unet;

@@ -24,6 +24,7 @@ pub struct ClipTextModel {
     layers: Vec<EncoderLayer>,
     final_layer_norm: LayerNorm,
     projection: Option<Head>,
+    eos_token_id: i64,
     hidden_size: i64,
     max_position_embeddings: i64,
     placement: Placement,
@@ -40,12 +41,7 @@ struct ClipConfig {
     num_attention_heads: i64,
     layer_norm_eps: f64,
     hidden_act: Activation,
-    projection: Option<HeadConfig>,
-}
-
-#[derive(Debug)]
-struct HeadConfig {
-    dim: i64,
+    projection_dim: Option<i64>,
     eos_token_id: i64,
 }
 
@@ -96,7 +92,8 @@ impl ClipTextModel {
                 .map(|layer| EncoderLayer::load(&layers.at(layer), config))
                 .collect::<Result<_, _>>()?,
             final_layer_norm: LayerNorm::load(&root.at("final_layer_norm"), config.hidden_size, config.layer_norm_eps)?,
-            projection: config.projection.as_ref().map(|head| Head::load(&whole, config, head)).transpose()?,
+            projection: config.projection_dim.map(|dim| Head::load(&whole, config, dim)).transpose()?,
+            eos_token_id: config.eos_token_id,
             hidden_size: config.hidden_size,
             max_position_embeddings: positions,
             placement,
@@ -134,13 +131,20 @@ impl ClipTextModel {
         self.final_layer_norm.forward(&hidden)
     }
 
+    /// `pooler_output` of `[batch][length]` tokens, `[batch, hidden]`: the vector of the end token, after the final norm.
+    pub fn forward_pooled(&self, tokens: &[Vec<i64>]) -> Tensor {
+        self.at_end(&self.input_ids(tokens), &self.forward(tokens))
+    }
+
     /// `hidden_states[-2]` and `text_embeds` of `[batch][length]` tokens. Without a projection, the last layer is not run.
     pub fn forward_penultimate(&self, tokens: &[Vec<i64>]) -> Penultimate {
         let input_ids = self.input_ids(tokens);
         let (last, before) = self.layers.split_last().expect("a config without layers was refused");
         let hidden = before.iter().fold(self.embed(&input_ids), |hidden, layer| layer.forward(&hidden));
-        let pool =
-            |projection: &Head| projection.forward(&input_ids, &self.final_layer_norm.forward(&last.forward(&hidden)));
+        let pool = |projection: &Head| {
+            let last = self.final_layer_norm.forward(&last.forward(&hidden));
+            projection.text_projection.forward(&self.at_end(&input_ids, &last))
+        };
         let pooled = self.projection.as_ref().map(pool);
         Penultimate { hidden, pooled }
     }
@@ -150,38 +154,35 @@ impl ClipTextModel {
         Tensor::stack(&rows, 0).to_device(self.placement.device) // [batch, length]
     }
 
-    fn embed(&self, input_ids: &Tensor) -> Tensor {
-        let positions = Tensor::arange(input_ids.size()[1], (Kind::Int64, self.placement.device));
-        self.token_embedding.forward(input_ids) + self.position_embedding.forward(&positions)
-    }
-}
-
-/// What `CLIPTextModelWithProjection` adds: the vector of the end token, projected.
-#[derive(Debug)]
-struct Head {
-    text_projection: Linear,
-    eos_token_id: i64,
-    dim: i64,
-}
-
-impl Head {
-    fn load(root: &Section, config: &ClipConfig, head: &HeadConfig) -> Result<Self, WeightsError> {
-        let &HeadConfig { dim, eos_token_id } = head;
-        let text_projection = Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, dim)?;
-        Ok(Self { text_projection, eos_token_id, dim })
-    }
-
-    /// `[batch, length]` and `[batch, length, hidden]` → `[batch, dim]`
-    fn forward(&self, input_ids: &Tensor, last_hidden_state: &Tensor) -> Tensor {
+    /// `[batch, length]` and `[batch, length, hidden]` → `[batch, hidden]`
+    fn at_end(&self, input_ids: &Tensor, last_hidden_state: &Tensor) -> Tensor {
         // The first of equals: padding may be the end token too.
         let end = if self.eos_token_id == WRONG_END {
             input_ids.argmax(-1, false)
         } else {
             input_ids.eq(self.eos_token_id).to_kind(Kind::Int).argmax(-1, false)
         };
-        let hidden = last_hidden_state.size()[2];
-        let index = end.view([-1, 1, 1]).expand([-1, 1, hidden], false); // [batch, 1, hidden]
-        self.text_projection.forward(&last_hidden_state.gather(1, &index, false).squeeze_dim(1))
+        let index = end.view([-1, 1, 1]).expand([-1, 1, self.hidden_size], false); // [batch, 1, hidden]
+        last_hidden_state.gather(1, &index, false).squeeze_dim(1)
+    }
+
+    fn embed(&self, input_ids: &Tensor) -> Tensor {
+        let positions = Tensor::arange(input_ids.size()[1], (Kind::Int64, self.placement.device));
+        self.token_embedding.forward(input_ids) + self.position_embedding.forward(&positions)
+    }
+}
+
+/// What `CLIPTextModelWithProjection` adds.
+#[derive(Debug)]
+struct Head {
+    text_projection: Linear,
+    dim: i64,
+}
+
+impl Head {
+    fn load(root: &Section, config: &ClipConfig, dim: i64) -> Result<Self, WeightsError> {
+        let text_projection = Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, dim)?;
+        Ok(Self { text_projection, dim })
     }
 }
 
@@ -197,12 +198,7 @@ impl ClipConfig {
         if num_hidden_layers == 0 {
             return Err(config.unsupported("num_hidden_layers", 0));
         }
-        let projection = if projects {
-            let (dim, eos_token_id) = (config.take_or("projection_dim", 512)?, config.take_or("eos_token_id", 49407)?);
-            Some(HeadConfig { dim, eos_token_id })
-        } else {
-            None
-        };
+        let projection_dim = if projects { Some(config.take_or("projection_dim", 512)?) } else { None };
         Ok(Self {
             vocab_size: config.need("vocab_size")?,
             max_position_embeddings: config.take_or("max_position_embeddings", 77)?,
@@ -212,7 +208,8 @@ impl ClipConfig {
             num_attention_heads: config.take_or("num_attention_heads", 8)?,
             layer_norm_eps: config.take_or("layer_norm_eps", 1e-5)?,
             hidden_act: config.take_or("hidden_act", Activation::QuickGelu)?,
-            projection,
+            projection_dim,
+            eos_token_id: config.take_or("eos_token_id", 49407)?,
         })
     }
 }

@@ -50,7 +50,7 @@ impl Pipeline for Diffusion {
             height: request.size.height() / self.vae.factor(),
             width: request.size.width() / self.vae.factor(),
             text_length: self.family.text_length() as u32,
-            rows: Guidance::of(request).rows() as u32,
+            rows: self.guidance(request).rows() as u32,
         }
     }
 
@@ -111,13 +111,18 @@ impl Diffusion {
         let latents = drawn.to_device(self.placement.device) * sigma;
         let progress = Progress { step: 0, latents, history: History::new(noise) };
         let picture = self.picture_latents(request)?;
-        let guidance = Guidance::of(request);
+        let guidance = self.guidance(request);
         let negative = match guidance {
             Guidance::None => None,
             Guidance::Text(_) | Guidance::TextAndPicture { .. } => Some(request.negative_prompt.as_str()),
         };
-        let conditioning = self.family.encode(Prompts { negative, prompt: &request.prompt }, request.size)?;
+        let prompts = Prompts { negative, prompt: &request.prompt, guidance_scale: request.guidance_scale };
+        let conditioning = self.family.encode(prompts, request.size)?;
         Ok(Job::new(request.size, progress, picture, conditioning, guidance, sampler))
+    }
+
+    fn guidance(&self, request: &PictureRequest) -> Guidance {
+        if self.family.guides_itself() { Guidance::None } else { Guidance::of(request) }
     }
 
     /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,

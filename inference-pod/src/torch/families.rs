@@ -2,6 +2,7 @@
 //! A family is one module and one line of [`load`]; what all of them share is `super::diffusion`.
 
 mod flow_schedule;
+mod flux;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
@@ -39,6 +40,11 @@ pub(super) trait Family: fmt::Debug + Send {
     /// Of a picture whose latents have so many `positions`, height times width: some schedules depend on them.
     fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError>;
 
+    /// Whether guidance is a matter of the model itself, so that a job takes one row and its negative prompt is not read.
+    fn guides_itself(&self) -> bool {
+        false
+    }
+
     /// Whether `predict` takes latents of this height and width; the text says why not.
     fn check_latents(&self, _height: i64, _width: i64) -> Result<(), String> {
         Ok(())
@@ -63,6 +69,8 @@ pub(super) struct Prompts<'a> {
     /// With guidance only. It is the first row.
     pub(super) negative: Option<&'a str>,
     pub(super) prompt: &'a str,
+    /// For families that guide themselves.
+    pub(super) guidance_scale: f32,
 }
 
 impl<'a> Prompts<'a> {
@@ -106,6 +114,7 @@ pub(super) fn load(checkpoint: &Files, placement: Placement) -> Result<Loaded, L
     let mut index = Config::read(checkpoint, "model_index.json")?;
     let class: String = index.need("_class_name")?;
     match class.as_str() {
+        "FluxPipeline" => flux::load(index, checkpoint, placement),
         "StableDiffusionPipeline" => stable_diffusion::load(index, checkpoint, Task::Generate, placement),
         "StableDiffusionInstructPix2PixPipeline" => stable_diffusion::load(index, checkpoint, Task::Edit, placement),
         "StableDiffusion3Pipeline" => stable_diffusion_3::load(index, checkpoint, placement),

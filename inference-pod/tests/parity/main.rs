@@ -7,6 +7,7 @@
 mod checkpoint;
 mod default_model;
 mod edits;
+mod flux;
 mod golden;
 mod image_tools;
 mod parts;

@@ -7,11 +7,20 @@ use tch::Kind;
 
 use crate::checkpoint::{self, Checkpoint, TEXT_ENCODER, UNET, VAE};
 use crate::golden::{self, max_difference};
-use crate::runs::{request, run};
+use crate::runs::{FLOW, request, run};
+
+const FAMILIES: [(&str, SamplerKind); 5] = [
+    ("sd1", SamplerKind::Ddim),
+    ("sd2", SamplerKind::Ddim),
+    ("sdxl", SamplerKind::Ddim),
+    ("sd3", FLOW),
+    ("flux", FLOW),
+];
 
 /// In standard deviations of the latents. bf16 keeps 8 bits of a number, and errors of 0.4 % add up over layers and
-/// steps; 0.033 was measured. A wrong cast or a forgotten norm is off by 1 or more.
-const BF16_TOLERANCE: f64 = 0.1;
+/// steps; 0.016 (Stable Diffusion 1) to 0.11 (FLUX, where diffusers is off by 1.0, for it rounds latents and times too)
+/// were measured. A wrong cast or a forgotten norm is off by 1 or more.
+const BF16_TOLERANCE: f64 = 0.2;
 
 fn store_as(checkpoint: &Checkpoint, kind: Kind) {
     for file in [TEXT_ENCODER, UNET, VAE] {
@@ -39,11 +48,11 @@ fn an_f16_checkpoint_computes_in_f32_with_the_values_that_it_has() {
 #[test]
 fn bf16_on_a_cpu_draws_nearly_the_same() {
     let placement = Placement::choose(DeviceChoice::Cpu, Dtype::Bf16).unwrap();
-    for model in golden::MODELS {
+    for (model, sampler) in FAMILIES {
         let whole = checkpoint::load(model);
         let brief = TorchLoader::new(placement).load(&golden::files(model)).unwrap();
         assert_eq!(brief.memory_bytes() * 2, whole.memory_bytes());
-        let request = request(model, SamplerKind::Ddim);
+        let request = request(model, sampler);
         let (whole, brief) = (run(&whole, &request), run(&brief, &request));
         let spread = whole.latents().std(false).double_value(&[]);
         let difference = max_difference(whole.latents(), brief.latents()) / spread;

@@ -23,7 +23,7 @@ fn a_folder_of_another_layout_is_refused() {
 #[test]
 fn unknown_classes_are_refused_by_name() {
     let cases = [
-        ("model_index.json", "_class_name", json!("FluxPipeline"), "FluxPipeline"),
+        ("model_index.json", "_class_name", json!("KolorsPipeline"), "KolorsPipeline"),
         ("model_index.json", "unet", json!(["diffusers", "UNet3D"]), "UNet3D"),
         ("model_index.json", "image_encoder", json!(["transformers", "CLIPVision"]), "CLIPVision"),
         ("scheduler/scheduler_config.json", "_class_name", json!("FlowMatchEuler"), "FlowMatchEuler"),

@@ -34,6 +34,15 @@ enum TimeShift {
     Linear,
 }
 
+/// Which levels a pipeline asks for, before they are shifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Levels {
+    /// From the first level that was trained to the last.
+    Trained,
+    /// From 1 to one step's length above 0.
+    Even,
+}
+
 impl FlowSchedule {
     pub(super) fn read(checkpoint: &Files) -> Result<Self, LoadError> {
         let mut config = Config::read(checkpoint, "scheduler/scheduler_config.json")?;
@@ -57,14 +66,21 @@ impl FlowSchedule {
     }
 
     /// For a picture of so many patches.
-    pub(super) fn sampler(self, kind: SamplerKind, steps: u32, patches: i64) -> Result<Sampler, SamplerError> {
+    pub(super) fn sampler(
+        self,
+        kind: SamplerKind,
+        steps: u32,
+        levels: Levels,
+        patches: i64,
+    ) -> Result<Sampler, SamplerError> {
         let trained = self.num_train_timesteps;
-        Sampler::for_flow(kind, || match self.shift {
-            Shift::Fixed(shift) => FlowMatchEuler::new(shift, steps, trained),
-            Shift::BySize { .. } => {
+        Sampler::for_flow(kind, || match (levels, self.shift) {
+            (Levels::Trained, Shift::Fixed(shift)) => FlowMatchEuler::new(shift, steps, trained),
+            (Levels::Trained, Shift::BySize { .. }) => {
                 let levels = trained_levels(steps, trained)?;
                 FlowMatchEuler::with_levels(&levels, self.shift_of(patches), trained)
             }
+            (Levels::Even, _) => FlowMatchEuler::with_levels(&even_levels(steps), self.shift_of(patches), trained),
         })
     }
 
@@ -93,4 +109,11 @@ fn trained_levels(steps: u32, trained: usize) -> Result<Vec<f32>, SamplerError> 
     let last = 1.0 / trained as f64;
     let ratio = (last - 1.0) / f64::from(steps.max(2) - 1);
     Ok((0..steps).map(|index| (1.0 + f64::from(index) * ratio) as f32).collect())
+}
+
+/// diffusers 0.42.1, `pipeline_flux.py`, `__call__`.
+fn even_levels(steps: u32) -> Vec<f32> {
+    let last = 1.0 / f64::from(steps.max(1));
+    let ratio = (last - 1.0) / f64::from(steps.max(2) - 1);
+    (0..steps).map(|index| (1.0 + f64::from(index) * ratio) as f32).collect()
 }

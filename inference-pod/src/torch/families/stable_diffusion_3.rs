@@ -7,7 +7,7 @@ use easel_checkpoints::Files;
 use serde_json::json;
 use tch::Tensor;
 
-use super::flow_schedule::FlowSchedule;
+use super::flow_schedule::{FlowSchedule, Levels};
 use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
@@ -118,7 +118,7 @@ impl Family for StableDiffusion3 {
 
     fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError> {
         let patches = positions / self.transformer.patch_size().pow(2);
-        self.schedule.sampler(kind, steps, patches)
+        self.schedule.sampler(kind, steps, Levels::Trained, patches)
     }
 
     /// Whole patches, and no more of them than there are positions for.

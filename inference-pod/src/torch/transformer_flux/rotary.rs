@@ -1,0 +1,44 @@
+//! Where a vector stands: pairs of its numbers are turned by angles that grow with its row and column.
+//! Transcribed from diffusers 0.42.1, `models/transformers/transformer_flux.py`, `FluxPosEmbed`, and
+//! `models/embeddings.py`, `get_1d_rotary_pos_embed` and `apply_rotary_emb`.
+
+use tch::{Device, Kind, Tensor};
+
+const THETA: f64 = 10_000.0;
+
+/// Of text, which stands at 0, and behind it of pixels row by row: `[length, 1, head_dim]` of f32 each.
+#[derive(Debug)]
+pub(super) struct Rotary {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rotary {
+    pub(super) fn new(axes: &[i64; 3], text: i64, (rows, columns): (i64, i64), device: Device) -> Self {
+        let ordinal = |count| Tensor::arange(count, (Kind::Double, device));
+        let of_text = Tensor::zeros([text], (Kind::Double, device));
+        let row = ordinal(rows).unsqueeze(1).expand([rows, columns], false).reshape([-1]);
+        let column = ordinal(columns).unsqueeze(0).expand([rows, columns], false).reshape([-1]);
+        // The first axis is 0 for pixels too.
+        let pixels = [row.zeros_like(), row, column];
+        let angles: Vec<Tensor> =
+            axes.iter().zip(&pixels).map(|(&dim, pixels)| angles(dim, &Tensor::cat(&[&of_text, pixels], 0))).collect();
+        let angles = Tensor::cat(&angles, -1).unsqueeze(1); // [length, 1, head_dim]
+        Self { cos: angles.cos().to_kind(Kind::Float), sin: angles.sin().to_kind(Kind::Float) }
+    }
+
+    /// `[batch, length, heads, head_dim]` → the same shape
+    pub(super) fn turn(&self, x: &Tensor) -> Tensor {
+        let whole = x.to_kind(Kind::Float);
+        let pairs = whole.unflatten(-1, [-1, 2]).unbind(-1); // 2 × [batch, length, heads, head_dim / 2]
+        let turned = Tensor::stack(&[-&pairs[1], pairs[0].shallow_clone()], -1).flatten(3, 4);
+        (whole * &self.cos + turned * &self.sin).to_kind(x.kind())
+    }
+}
+
+/// In f64 as the reference: `[length]` → `[length, dim]`, each angle twice.
+fn angles(dim: i64, positions: &Tensor) -> Tensor {
+    let exponents = Tensor::arange(dim / 2, (Kind::Double, positions.device())) * (2.0 / dim as f64);
+    let frequencies = (exponents * -THETA.ln()).exp(); // [dim / 2]
+    positions.outer(&frequencies).repeat_interleave_self_int(2, 1, None)
+}
