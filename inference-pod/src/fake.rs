@@ -89,6 +89,9 @@ pub struct FakeJob {
     positions: u64,
     hash: [u8; 32],
     edited: Option<Arc<Picture>>,
+    /// Model calls so far, of `calls`.
+    taken: u32,
+    calls: u32,
 }
 
 impl Pipeline for FakePipeline {
@@ -116,7 +119,8 @@ impl Pipeline for FakePipeline {
         let edited = request.edit.as_ref().map(|edit| Arc::clone(&edit.picture));
         let BatchKey { input_channels: _, height, width, text_length: _, rows } = self.batch_key(request);
         let positions = u64::from(height) * u64::from(width) * u64::from(rows);
-        Ok(FakeJob { size: request.size, positions, hash: hash.finalize().into(), edited })
+        let (size, hash, calls) = (request.size, hash.finalize().into(), request.sampler.model_calls(request.steps));
+        Ok(FakeJob { size, positions, hash, edited, taken: 0, calls })
     }
 
     fn denoise_step(&self, batch: &mut [&mut FakeJob]) -> Result<(), PipelineError> {
@@ -125,15 +129,19 @@ impl Pipeline for FakePipeline {
         self.peak.store(positions * self.flags.fake_position_bytes, Relaxed);
         let work = SHARED + (1.0 - SHARED) * batch.len() as f64;
         sleep_ms(self.flags.fake_step_ms * largest * work);
+        for job in batch.iter_mut() {
+            job.taken += 1;
+        }
         Ok(())
     }
 
     fn decode(&self, job: &FakeJob) -> Result<Picture, PipelineError> {
         sleep_ms(self.flags.fake_decode_ms * job.size.pixels() as f64 / REFERENCE_PIXELS);
-        Ok(match &job.edited {
-            Some(picture) => tint(picture, &job.hash),
-            None => draw(job),
-        })
+        Ok(finished(job))
+    }
+
+    fn preview(&self, job: &FakeJob) -> Result<Option<Picture>, PipelineError> {
+        Ok((job.taken > 0).then(|| faded(finished(job), job.taken, job.calls)))
     }
 
     fn edits(&self) -> bool {
@@ -155,6 +163,22 @@ impl Pipeline for FakePipeline {
     fn peak_bytes(&self) -> Option<u64> {
         (self.flags.fake_position_bytes > 0).then(|| self.peak.load(Relaxed))
     }
+}
+
+fn finished(job: &FakeJob) -> Picture {
+    match &job.edited {
+        Some(picture) => tint(picture, &job.hash),
+        None => draw(job),
+    }
+}
+
+/// Grey that becomes the picture.
+fn faded(picture: Picture, taken: u32, calls: u32) -> Picture {
+    let calls = calls.max(1);
+    let taken = taken.min(calls);
+    let fade =
+        |value: u8| ((u64::from(value) * u64::from(taken) + 128 * u64::from(calls - taken)) / u64::from(calls)) as u8;
+    Picture { size: picture.size, rgb: picture.rgb.into_iter().map(fade).collect() }
 }
 
 /// A gradient between two colours of the hash, with a checker that a third one turns on.
@@ -204,17 +228,20 @@ mod tests {
     }
 
     fn edited(prompt: &str, seed: u64, edit: Option<Edit>) -> Picture {
-        let request = PictureRequest {
+        pipeline().decode(&pipeline().encode(&request(prompt, seed, edit)).unwrap()).unwrap()
+    }
+
+    fn request(prompt: &str, seed: u64, edit: Option<Edit>) -> PictureRequest {
+        PictureRequest {
             prompt: prompt.into(),
             negative_prompt: String::new(),
             seed,
-            steps: 1,
+            steps: 2,
             guidance_scale: 5.0,
             size: "64x32".parse().unwrap(),
             sampler: SamplerKind::Ddim,
             edit,
-        };
-        pipeline().decode(&pipeline().encode(&request).unwrap()).unwrap()
+        }
     }
 
     #[test]
@@ -222,6 +249,22 @@ mod tests {
         assert_eq!(picture("a cat", 1), picture("a cat", 1));
         assert_ne!(picture("a cat", 1), picture("a cat", 2));
         assert_ne!(picture("a cat", 1), picture("a dog", 1));
+    }
+
+    #[test]
+    fn a_preview_comes_closer_to_the_picture_with_every_step() {
+        let mut job = pipeline().encode(&request("a cat", 1, None)).unwrap();
+        let picture = pipeline().decode(&job).unwrap();
+        assert_eq!(pipeline().preview(&job).unwrap(), None);
+        let mut seen = || {
+            pipeline().denoise_step(&mut [&mut job]).unwrap();
+            pipeline().preview(&job).unwrap().unwrap()
+        };
+        let (first, last) = (seen(), seen());
+        let off = |preview: &Picture| -> u32 {
+            preview.rgb.iter().zip(&picture.rgb).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+        };
+        assert!(off(&first) > 0 && off(&last) == 0, "{} {}", off(&first), off(&last));
     }
 
     #[test]

@@ -93,6 +93,10 @@ pub trait Pipeline: Send + 'static {
     /// Turns the latents into a picture.
     fn decode(&self, job: &Self::Job) -> Result<Picture, PipelineError>;
 
+    /// What the picture will look like, roughly, at its full size: cheap beside a step, and after a step only. `None`
+    /// when there is nothing to see yet.
+    fn preview(&self, job: &Self::Job) -> Result<Option<Picture>, PipelineError>;
+
     /// Whether this model changes pictures instead of drawing them from nothing. It can do one of both only: a request
     /// of the other kind is refused before it is encoded.
     fn edits(&self) -> bool;

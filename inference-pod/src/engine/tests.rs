@@ -73,6 +73,12 @@ impl Pipeline for Moody {
         Ok(Picture { size: job.size, rgb: vec![job.seed as u8; 3 * job.size.pixels() as usize] })
     }
 
+    /// Grey by the steps so far.
+    fn preview(&self, job: &PictureRequest) -> Result<Option<Picture>, PipelineError> {
+        assert!(job.prompt != "panic in preview", "a preview panics");
+        Ok(Some(Picture { size: job.size, rgb: vec![job.seed as u8; 3 * job.size.pixels() as usize] }))
+    }
+
     fn edits(&self) -> bool {
         false
     }

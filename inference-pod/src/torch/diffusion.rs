@@ -7,6 +7,9 @@ mod guidance;
 mod job;
 mod loader;
 pub(super) mod pixels;
+mod preview;
+
+use std::cell::OnceCell;
 
 use easel_api::ImageSize;
 use tch::Tensor;
@@ -16,6 +19,7 @@ use self::guidance::Guidance;
 pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
 use self::pixels::{all_finite, from_bytes, to_bytes};
+use self::preview::Colours;
 use super::device::Placement;
 use super::families::{Family, Prompts};
 use super::sampler::history::History;
@@ -32,6 +36,8 @@ pub struct Diffusion {
     vae: AutoencoderKl,
     vocabulary: Option<Vocabulary>,
     placement: Placement,
+    /// For previews; found when the first is asked for.
+    colours: OnceCell<Colours>,
 }
 
 /// What a checkpoint is for.
@@ -64,9 +70,9 @@ impl Pipeline for Diffusion {
         }
         guarded("denoise a step", || {
             // All jobs move together at the end, so that a failure leaves every one of them where it was.
-            let moves = batch::next_moves(self.family.as_ref(), batch)?;
-            for (job, moved) in batch.iter_mut().zip(moves) {
-                job.advance(moved);
+            let steps = batch::next_steps(self.family.as_ref(), batch)?;
+            for (job, step) in batch.iter_mut().zip(steps) {
+                job.advance(step);
             }
             Ok(())
         })
@@ -78,6 +84,16 @@ impl Pipeline for Diffusion {
             let pixels = self.vae.decode(job.latents()); // [1, 3, height, width]
             all_finite(&pixels)?;
             Ok(Picture { size: job.size(), rgb: to_bytes(&pixels)? })
+        })
+    }
+
+    fn preview(&self, job: &Job) -> Result<Option<Picture>, PipelineError> {
+        guarded("draw a preview", || {
+            let Some(latents) = job.foreseen() else { return Ok(None) };
+            let colours = self.colours.get_or_init(|| Colours::fit(&self.vae));
+            let pixels = colours.draw(&latents, job.size()); // [1, 3, height, width]
+            all_finite(&pixels)?;
+            Ok(Some(Picture { size: job.size(), rgb: to_bytes(&pixels)? }))
         })
     }
 

@@ -161,6 +161,21 @@ impl Sampler {
         }
     }
 
+    /// The picture without noise, as latents, that the model's output at step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        match self {
+            Self::Ddim(ddim) => ddim.picture(output, step, latents),
+            Self::Ddpm(ddpm) => ddpm.picture(output, step, latents),
+            Self::Euler(euler) => euler.picture(output, step, latents),
+            Self::EulerAncestral(euler) => euler.picture(output, step, latents),
+            Self::Heun(heun) => heun.picture(output, step, latents),
+            Self::DpmSolver(solver) => solver.picture(output, step, latents),
+            Self::UniPc(unipc) => unipc.picture(output, step, latents),
+            Self::Lcm(lcm) => lcm.picture(output, step, latents),
+            Self::FlowMatchEuler(euler) => euler.picture(output, step, latents),
+        }
+    }
+
     /// Where step `step` leads, given what the steps before it left in `history`. `output` is the model's, guidance
     /// applied. Changes nothing that it is given.
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {

@@ -12,6 +12,7 @@ mod golden;
 mod image_tools;
 mod parts;
 mod precision;
+mod previews;
 mod refusals;
 mod runs;
 mod samplers;

@@ -3,15 +3,14 @@
 use tch::Tensor;
 
 use super::guard::failed;
-use super::job::Job;
+use super::job::{Job, Step};
 use crate::pipeline::PipelineError;
 use crate::torch::families::{Conditioning, Family};
-use crate::torch::sampler::history::Moved;
 
 const STEP: &str = "denoise a step";
 
 /// Where its current step leads every job.
-pub(super) fn next_moves(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<Moved>, PipelineError> {
+pub(super) fn next_steps(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<Step>, PipelineError> {
     if jobs.iter().any(|job| job.is_finished()) {
         return Err(failed(STEP, "a job of the batch has no steps left"));
     }
@@ -29,8 +28,7 @@ pub(super) fn next_moves(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<M
     let output = family.predict(&sample, &times, &Conditioning::cat(&read)).chunk(rows, 0); // rows × [jobs, channels, h, w]
     let stepped = |(index, job): (i64, &&mut Job)| {
         let row = |row: usize| output[row].narrow(0, index, 1); // [1, channels, h, w]
-        let prediction = job.guidance().combine(row);
-        job.stepped(&prediction)
+        job.stepped(job.guidance().combine(row))
     };
     Ok((0..).zip(jobs).map(stepped).collect())
 }

@@ -28,6 +28,23 @@ pub struct Job {
     conditioning: Conditioning,
     guidance: Guidance,
     sampler: Sampler,
+    /// What the last step was made of, for a preview; absent before the first step here.
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    step: usize,
+    /// Before the step.
+    latents: Tensor,
+    /// Of the model, guidance applied.
+    output: Tensor,
+}
+
+/// A step that was computed and not taken yet.
+pub(super) struct Step {
+    output: Tensor,
+    moved: Moved,
 }
 
 impl Job {
@@ -39,7 +56,7 @@ impl Job {
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, progress, picture, conditioning, guidance, sampler }
+        Self { size, progress, picture, conditioning, guidance, sampler, last: None }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -49,7 +66,7 @@ impl Job {
     /// A job of the same request that goes on from there, wherever the steps before were taken.
     #[must_use]
     pub fn resumed(self, progress: Progress) -> Self {
-        Self { progress, ..self }
+        Self { progress, last: None, ..self }
     }
 
     pub fn size(&self) -> ImageSize {
@@ -88,12 +105,21 @@ impl Job {
     }
 
     /// Where this step leads, given the model's output with guidance applied.
-    pub(super) fn stepped(&self, output: &Tensor) -> Moved {
+    pub(super) fn stepped(&self, output: Tensor) -> Step {
         let Progress { step, latents, history } = &self.progress;
-        self.sampler.step(output, *step, latents, history)
+        let moved = self.sampler.step(&output, *step, latents, history);
+        Step { output, moved }
     }
 
-    pub(super) fn advance(&mut self, Moved { latents, history }: Moved) {
-        self.progress = Progress { step: self.progress.step + 1, latents, history };
+    pub(super) fn advance(&mut self, Step { output, moved: Moved { latents, history } }: Step) {
+        let step = self.progress.step;
+        let before = std::mem::replace(&mut self.progress, Progress { step: step + 1, latents, history });
+        self.last = Some(Last { step, latents: before.latents, output });
+    }
+
+    /// `[1, channels, h, w]`: the picture that the last step took to be behind the noise.
+    pub(super) fn foreseen(&self) -> Option<Tensor> {
+        let Last { step, latents, output } = self.last.as_ref()?;
+        Some(self.sampler.picture(output, *step, latents))
     }
 }

@@ -1,5 +1,7 @@
 //! Makes a pipeline of a folder in the diffusers layout. Which family reads it is decided in `families`.
 
+use std::cell::OnceCell;
+
 use super::Diffusion;
 use super::guard::guarded;
 use crate::pipeline::{LoadError, Loader};
@@ -38,5 +40,5 @@ impl Loader for TorchLoader {
 fn load(checkpoint: &Files, placement: Placement) -> Result<Diffusion, LoadError> {
     let vocabulary = Vocabulary::read(checkpoint)?;
     let Loaded { task, family, vae } = families::load(checkpoint, placement)?;
-    Ok(Diffusion { task, family, vae, vocabulary, placement })
+    Ok(Diffusion { task, family, vae, vocabulary, placement, colours: OnceCell::new() })
 }

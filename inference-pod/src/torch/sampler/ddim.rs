@@ -53,19 +53,25 @@ impl Ddim {
         self.steps[step].timestep as f32
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        let alpha_prod_t = self.steps[step].alpha_prod_t;
+        let picture = self.prediction.picture(output, latents, alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
+        clipped(picture, self.clip_sample)
+    }
+
     /// Formula (12) of <https://arxiv.org/abs/2010.02502>. The predicted noise is not derived again from a clipped
     /// picture (`use_clipped_model_output` is false).
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let Step { timestep: _, alpha_prod_t, alpha_prod_t_prev } = self.steps[step];
         let (root_alpha, root_beta) = (alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
-        let picture = self.prediction.picture(output, latents, root_alpha, root_beta);
         let (root_alpha, root_beta) = (f64::from(root_alpha), f64::from(root_beta));
         let noise = match self.prediction {
             Prediction::Epsilon => output.shallow_clone(),
             Prediction::Sample => (latents - output * root_alpha) / root_beta,
             Prediction::VPrediction => output * root_alpha + latents * root_beta,
         };
-        let picture = clipped(picture, self.clip_sample);
+        let picture = self.picture(output, step, latents);
         let direction = noise * f64::from((1.0 - alpha_prod_t_prev).sqrt());
         picture * f64::from(alpha_prod_t_prev.sqrt()) + direction
     }

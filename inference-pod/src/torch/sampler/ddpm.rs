@@ -56,14 +56,20 @@ impl Ddpm {
         self.steps[step].timestep as f32
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        let alpha_prod_t = self.steps[step].alpha_prod_t;
+        let picture = self.prediction.picture(output, latents, alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
+        clipped(picture, self.clip_sample)
+    }
+
     /// Formula (7) of <https://arxiv.org/abs/2006.11239>.
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
         let here = self.steps[step];
         let Step { timestep, alpha_prod_t, alpha_prod_t_prev } = here;
         let (beta_prod_t, beta_prod_t_prev) = (1.0 - alpha_prod_t, 1.0 - alpha_prod_t_prev);
         let alpha_t = alpha_prod_t / alpha_prod_t_prev;
-        let picture = self.prediction.picture(output, latents, alpha_prod_t.sqrt(), beta_prod_t.sqrt());
-        let picture = clipped(picture, self.clip_sample);
+        let picture = self.picture(output, step, latents);
         let picture_share = alpha_prod_t_prev.sqrt() * (1.0 - alpha_t) / beta_prod_t;
         let latents_share = alpha_t.sqrt() * beta_prod_t_prev / beta_prod_t;
         let mean = picture * f64::from(picture_share) + latents * f64::from(latents_share);

@@ -48,9 +48,14 @@ impl DpmSolver {
         &self.levels.sigmas
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        let here = Level::of(self.levels.sigmas[step]);
+        self.prediction.picture(output, latents, here.alpha, here.sigma)
+    }
+
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
-        let from = Level::of(self.levels.sigmas[step]);
-        let picture = self.prediction.picture(output, latents, from.alpha, from.sigma);
+        let picture = self.picture(output, step, latents);
         let outputs = history.with_output(picture, self.order);
         let order = outputs.len().min(self.order_at(step));
         let (moved, spread) = self.update(step, order, latents, &outputs);

@@ -39,9 +39,14 @@ impl Euler {
         self.levels.scale_model_input(latents, step)
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        self.prediction.picture_beside(output, latents, self.levels.sigmas[step])
+    }
+
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let (sigma, next) = (self.levels.sigmas[step], self.levels.sigmas[step + 1]);
-        let picture = self.prediction.picture_beside(output, latents, sigma);
+        let picture = self.picture(output, step, latents);
         let derivative = (latents - picture) / f64::from(sigma);
         latents + derivative * f64::from(next - sigma)
     }

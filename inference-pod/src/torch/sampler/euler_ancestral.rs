@@ -45,9 +45,14 @@ impl EulerAncestral {
         self.levels.scale_model_input(latents, step)
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        self.prediction.picture_beside(output, latents, self.levels.sigmas[step])
+    }
+
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
         let (from, to) = (self.levels.sigmas[step], self.levels.sigmas[step + 1]);
-        let picture = self.prediction.picture_beside(output, latents, from);
+        let picture = self.picture(output, step, latents);
         let up = (to * to * (from * from - to * to) / (from * from)).sqrt();
         let down = (to * to - up * up).sqrt();
         let derivative = (latents - picture) / f64::from(from);

@@ -62,6 +62,11 @@ impl FlowMatchEuler {
         &self.sigmas
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        latents - output * f64::from(self.sigmas[step])
+    }
+
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         latents + output * f64::from(self.sigmas[step + 1] - self.sigmas[step])
     }

@@ -57,22 +57,25 @@ impl Heun {
         self.levels.scale_model_input(latents, step)
     }
 
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        let picture = self.prediction.picture_beside(output, latents, self.levels.sigmas[step]);
+        clipped(picture, self.clip_sample)
+    }
+
     pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
         let sigmas = &self.levels.sigmas;
-        let slope_at = |sigma: f32| {
-            let picture = clipped(self.prediction.picture_beside(output, latents, sigma), self.clip_sample);
-            (latents - picture) / f64::from(sigma)
-        };
+        // Both calls of a step are made at their own noise level.
+        let slope_here = (latents - self.picture(output, step, latents)) / f64::from(sigmas[step]);
         let noise = history.noise;
         if let (Some(first_slope), Some(before)) = (history.outputs.first(), &history.before) {
             let (sigma, next) = (sigmas[step - 1], sigmas[step]);
-            let slope = (first_slope + slope_at(next)) / 2.0;
+            let slope = (first_slope + slope_here) / 2.0;
             return Moved { latents: before + slope * f64::from(next - sigma), history: History::new(noise) };
         }
         let (sigma, next) = (sigmas[step], sigmas[step + 1]);
-        let slope = slope_at(sigma);
-        let moved = latents + &slope * f64::from(next - sigma);
+        let moved = latents + &slope_here * f64::from(next - sigma);
         let before = Some(latents.shallow_clone());
-        Moved { latents: moved, history: History { outputs: vec![slope], before, noise } }
+        Moved { latents: moved, history: History { outputs: vec![slope_here], before, noise } }
     }
 }

@@ -66,10 +66,16 @@ impl Lcm {
         self.steps[step].timestep as f32
     }
 
-    pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
-        let Step { timestep, alpha_prod_t, alpha_prod_t_prev } = self.steps[step];
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
+        let alpha_prod_t = self.steps[step].alpha_prod_t;
         let picture = self.prediction.picture(output, latents, alpha_prod_t.sqrt(), (1.0 - alpha_prod_t).sqrt());
-        let picture = clipped(picture, self.clip_sample);
+        clipped(picture, self.clip_sample)
+    }
+
+    pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
+        let Step { timestep, alpha_prod_t: _, alpha_prod_t_prev } = self.steps[step];
+        let picture = self.picture(output, step, latents);
         // `get_scalings_for_boundary_condition_discrete`: at time 0 the picture is what the latents are.
         let scaled = timestep as f32 * self.timestep_scaling;
         let spread = scaled * scaled + SIGMA_DATA * SIGMA_DATA;

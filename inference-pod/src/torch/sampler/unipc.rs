@@ -60,9 +60,14 @@ impl UniPc {
         &self.levels.sigmas
     }
 
-    pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
+    /// The picture without noise that the output of step `step` means.
+    pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let here = Level::of(self.levels.sigmas[step]);
-        let picture = self.prediction.picture(output, latents, here.alpha, here.sigma);
+        self.prediction.picture(output, latents, here.alpha, here.sigma)
+    }
+
+    pub fn step(&self, output: &Tensor, step: usize, latents: &Tensor, history: &History) -> Moved {
+        let picture = self.picture(output, step, latents);
         let corrected = match &history.before {
             Some(before) if !self.disable_corrector.contains(&(step - 1)) => {
                 let order = self.order_at(step - 1).min(history.outputs.len());
