@@ -2,6 +2,7 @@
 //! model says and draws a picture from a hash, or tints the one it shall edit. Knows the Pipeline trait only; says on
 //! every picture's seed the same.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +13,7 @@ use easel_api::ImageSize;
 use easel_checkpoints::Files;
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
 use crate::vocabulary::Vocabulary;
 
 /// diffusers' class of models that edit.
@@ -64,7 +65,20 @@ impl Loader for FakeLoader {
         // As if every safetensors file were copied to the device as it is.
         let memory_bytes = files.verified().weight_bytes;
         let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(files)?);
-        Ok(FakePipeline { flags: self.flags.clone(), memory_bytes, peak: AtomicU64::new(0), edits, vocabulary })
+        let (flags, adapters, peak) = (self.flags.clone(), BTreeMap::new(), AtomicU64::new(0));
+        Ok(FakePipeline { flags, memory_bytes, adapters, peak, edits, vocabulary })
+    }
+
+    /// As if its safetensors files were copied to the device as they are.
+    fn load_adapter(&self, files: &Files, (): &()) -> Result<FakeAdapter, LoadError> {
+        let names: Vec<_> = files.names("").filter(|name| name.ends_with(".safetensors")).collect();
+        let [name] = names[..] else {
+            return Err(LoadError::Unsupported("an adapter is a folder with one safetensors file".into()));
+        };
+        let failed = |source: std::io::Error| LoadError::Failed { part: name.to_owned(), source: source.into() };
+        sleep_ms(self.flags.fake_load_ms);
+        let bytes = files.read(name).map_err(failed)?;
+        Ok(FakeAdapter { hash: Sha256::digest(&bytes).into(), bytes: bytes.len() as u64 })
     }
 
     fn device(&self) -> String {
@@ -76,9 +90,17 @@ impl Loader for FakeLoader {
 pub struct FakePipeline {
     flags: FakeFlags,
     memory_bytes: u64,
+    adapters: BTreeMap<String, FakeAdapter>,
     peak: AtomicU64,
     edits: bool,
     vocabulary: Option<Vocabulary>,
+}
+
+/// Changes every picture by its hash and its weight.
+#[derive(Debug)]
+pub struct FakeAdapter {
+    hash: [u8; 32],
+    bytes: u64,
 }
 
 /// No latents: what the picture will be is known from the start.
@@ -96,6 +118,22 @@ pub struct FakeJob {
 
 impl Pipeline for FakePipeline {
     type Job = FakeJob;
+    type Adapter = FakeAdapter;
+    type Layers = ();
+
+    fn layers(&self) {}
+
+    fn hold_adapter(&mut self, digest: &str, adapter: FakeAdapter) {
+        self.adapters.insert(digest.to_owned(), adapter);
+    }
+
+    fn drop_adapter(&mut self, digest: &str) {
+        self.adapters.remove(digest);
+    }
+
+    fn adapter_bytes(adapter: &FakeAdapter) -> u64 {
+        adapter.bytes
+    }
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         BatchKey {
@@ -116,6 +154,12 @@ impl Pipeline for FakePipeline {
         let mut hash = Sha256::new();
         hash.update(request.seed.to_le_bytes());
         hash.update(request.prompt.as_bytes());
+        for WornAdapter { name, digest, weight } in &request.adapters {
+            let missing =
+                || PipelineError::Failed { step: "find an adapter", source: format!("'{name}' is not here").into() };
+            hash.update(self.adapters.get(digest).ok_or_else(missing)?.hash);
+            hash.update(weight.to_le_bytes());
+        }
         let edited = request.edit.as_ref().map(|edit| Arc::clone(&edit.picture));
         let BatchKey { input_channels: _, height, width, text_length: _, rows } = self.batch_key(request);
         let positions = u64::from(height) * u64::from(width) * u64::from(rows);
@@ -220,7 +264,8 @@ mod tests {
     fn pipeline() -> FakePipeline {
         let (fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms) = (0.0, 0.0, 0.0, 0.0);
         let flags = FakeFlags { fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms, fake_position_bytes: 0 };
-        FakePipeline { flags, memory_bytes: 0, peak: AtomicU64::new(0), edits: false, vocabulary: None }
+        let (adapters, peak) = (BTreeMap::new(), AtomicU64::new(0));
+        FakePipeline { flags, memory_bytes: 0, adapters, peak, edits: false, vocabulary: None }
     }
 
     fn picture(prompt: &str, seed: u64) -> Picture {
@@ -241,6 +286,7 @@ mod tests {
             size: "64x32".parse().unwrap(),
             sampler: SamplerKind::Ddim,
             edit,
+            adapters: Vec::new(),
         }
     }
 

@@ -21,6 +21,18 @@ pub struct PictureRequest {
     pub sampler: SamplerKind,
     /// For models that change a picture, and only for them.
     pub edit: Option<Edit>,
+    /// What changes the model while it draws this picture.
+    pub adapters: Vec<WornAdapter>,
+}
+
+/// An adapter of the model, and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WornAdapter {
+    pub name: String,
+    /// Of its files: what a pipeline knows it by.
+    pub digest: String,
+    /// 0 is none, 1 as it was trained; negative is away from it.
+    pub weight: f32,
 }
 
 /// What an edit starts from.
@@ -80,11 +92,27 @@ pub enum PipelineError {
 pub trait Pipeline: Send + 'static {
     /// A picture on its way: latents, embeddings, and the sampler with its history. Belongs to the request.
     type Job: Send;
+    /// An adapter in the device's memory, fitted to this checkpoint.
+    type Adapter: Send;
+    /// What an adapter must fit.
+    type Layers: Send;
 
     /// What may share a step with this request. Must equal for jobs that `denoise_step` gets together.
     fn batch_key(&self, request: &PictureRequest) -> BatchKey;
 
-    /// Reads the prompt and draws the first noise. The result depends on the request alone.
+    /// For [`Loader::load_adapter`].
+    fn layers(&self) -> Self::Layers;
+
+    /// Keeps an adapter for requests that name this digest.
+    fn hold_adapter(&mut self, digest: &str, adapter: Self::Adapter);
+
+    /// Nobody may draw with it any more.
+    fn drop_adapter(&mut self, digest: &str);
+
+    /// Of the device's memory.
+    fn adapter_bytes(adapter: &Self::Adapter) -> u64;
+
+    /// Reads the prompt and draws the first noise. The result depends on the request alone. Its adapters are held.
     fn encode(&self, request: &PictureRequest) -> Result<Self::Job, PipelineError>;
 
     /// Takes every job of the batch one step further. Jobs may be at different steps.
@@ -124,6 +152,14 @@ pub trait Loader: Send + Sync + 'static {
     /// its way. The bytes may still turn out to be others than the digest's, and nobody draws before they are proved, so
     /// they are parsed and put in their place and no more. Unknown classes are refused by name.
     fn load(&self, files: &Files) -> Result<Self::Pipeline, LoadError>;
+
+    /// Reads an adapter for a checkpoint of these layers, by the rules of [`Loader::load`]. What does not fit is refused by
+    /// name.
+    fn load_adapter(
+        &self,
+        files: &Files,
+        layers: &<Self::Pipeline as Pipeline>::Layers,
+    ) -> Result<<Self::Pipeline as Pipeline>::Adapter, LoadError>;
 
     /// The device that pipelines run on, such as `cpu` or `cuda:0`.
     fn device(&self) -> String;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::cut_out::Mask;
 use crate::picture_file::xmp_packet;
-use crate::pipeline::{Picture, PictureRequest};
+use crate::pipeline::{Picture, PictureRequest, WornAdapter};
 
 /// What `parameters` and `easel` say beside the request.
 #[derive(Clone, Debug)]
@@ -34,6 +34,21 @@ struct EaselChunk<'a> {
     image_guidance_scale: Option<f32>,
     sampler: SamplerKind,
     size: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    adapters: Vec<EaselAdapter<'a>>,
+}
+
+#[derive(Serialize)]
+struct EaselAdapter<'a> {
+    name: &'a str,
+    digest: &'a str,
+    weight: f32,
+}
+
+impl<'a> From<&'a WornAdapter> for EaselAdapter<'a> {
+    fn from(WornAdapter { name, digest, weight }: &'a WornAdapter) -> Self {
+        Self { name, digest, weight: *weight }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,8 +83,10 @@ pub fn encode(
 
 /// The form that AUTOMATIC1111's web UI writes and galleries read.
 pub(crate) fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) -> String {
-    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit } = request;
-    let prompt = one_line(prompt);
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit, adapters } =
+        request;
+    let worn = |adapter: &WornAdapter| format!(" <lora:{}:{}>", adapter.name, adapter.weight);
+    let prompt = format!("{}{}", one_line(prompt), adapters.iter().map(worn).collect::<String>());
     let negative = match negative_prompt.as_str() {
         "" => String::new(),
         text => format!("\nNegative prompt: {}", one_line(text)),
@@ -77,13 +94,21 @@ pub(crate) fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) 
     let sampler = sampler_name(*sampler);
     let image_guidance = edit.as_ref().map(|edit| format!("Image CFG scale: {}, ", edit.image_guidance_scale));
     let image_guidance = image_guidance.unwrap_or_default();
-    let hash = provenance.digest.trim_start_matches("sha256:");
-    let hash = hash.get(..10).unwrap_or(hash); // as long as theirs
+    let hash = short(provenance.digest);
+    let hashes: Vec<_> =
+        adapters.iter().map(|adapter| format!("{}: {}", adapter.name, short(&adapter.digest))).collect();
+    let hashes = if hashes.is_empty() { String::new() } else { format!(", Lora hashes: \"{}\"", hashes.join(", ")) };
     format!(
         "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, {image_guidance}Seed: {seed}, \
-         Size: {size}, Model hash: {hash}, Model: {}",
+         Size: {size}, Model hash: {hash}, Model: {}{hashes}",
         provenance.model
     )
+}
+
+/// As long as theirs.
+fn short(digest: &str) -> &str {
+    let hash = digest.trim_start_matches("sha256:");
+    hash.get(..10).unwrap_or(hash)
 }
 
 /// As galleries know them.
@@ -112,7 +137,8 @@ fn one_line(text: &str) -> Cow<'_, str> {
 }
 
 fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String, PngError> {
-    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit } = request;
+    let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit, adapters } =
+        request;
     let chunk = EaselChunk {
         model: provenance.model,
         digest: provenance.digest,
@@ -124,6 +150,7 @@ fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String
         image_guidance_scale: edit.as_ref().map(|edit| edit.image_guidance_scale),
         sampler: *sampler,
         size: size.to_string(),
+        adapters: adapters.iter().map(EaselAdapter::from).collect(),
     };
     serde_json::to_string(&chunk).map_err(|error| PngError(error.into()))
 }
@@ -142,6 +169,7 @@ mod tests {
             size: "16x32".parse().unwrap(),
             sampler: SamplerKind::Euler,
             edit: None,
+            adapters: Vec::new(),
         }
     }
 

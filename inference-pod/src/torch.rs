@@ -9,6 +9,7 @@ pub mod diffusion;
 pub mod embeddings;
 mod families;
 pub mod layers;
+pub mod lora;
 pub mod mmdit;
 pub mod resnet;
 pub mod rms_norm;

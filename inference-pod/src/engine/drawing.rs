@@ -183,6 +183,7 @@ pub(super) fn pictures(request: &DrawRequest) -> impl Iterator<Item = PictureReq
         size: generation.size,
         sampler: generation.sampler,
         edit: request.edit.clone(),
+        adapters: Vec::new(),
     })
 }
 

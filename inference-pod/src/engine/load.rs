@@ -261,5 +261,6 @@ pub(super) fn default_picture(model: &DesiredModel, edits: bool) -> PictureReque
         size,
         sampler: model.defaults.sampler,
         edit: edits.then(|| Edit { picture: Arc::new(grey()), image_guidance_scale: 1.5 }),
+        adapters: Vec::new(),
     }
 }

@@ -33,6 +33,10 @@ impl Loader for MoodyLoader {
         Ok(Moody { permits: self.0.clone(), steps: self.1.clone() })
     }
 
+    fn load_adapter(&self, _: &Files, (): &()) -> Result<(), LoadError> {
+        Ok(())
+    }
+
     fn device(&self) -> String {
         "moody".into()
     }
@@ -40,6 +44,18 @@ impl Loader for MoodyLoader {
 
 impl Pipeline for Moody {
     type Job = PictureRequest;
+    type Adapter = ();
+    type Layers = ();
+
+    fn layers(&self) {}
+
+    fn hold_adapter(&mut self, _: &str, (): ()) {}
+
+    fn drop_adapter(&mut self, _: &str) {}
+
+    fn adapter_bytes((): &()) -> u64 {
+        10
+    }
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         let side = request.size.width() / 8;

@@ -18,6 +18,7 @@ fn request(prompt: &str) -> PictureRequest {
         size: "48x32".parse().unwrap(),
         sampler: SamplerKind::Ddim,
         edit: None,
+        adapters: Vec::new(),
     }
 }
 

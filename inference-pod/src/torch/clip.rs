@@ -11,6 +11,7 @@ pub use self::pair::{ClipPair, PairOutput};
 use super::config::Config;
 use super::device::Placement;
 use super::layers::{Embedding, LayerNorm, Linear, attend};
+use super::lora::Layers;
 use super::weights::{Section, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
@@ -28,6 +29,7 @@ pub struct ClipTextModel {
     hidden_size: i64,
     max_position_embeddings: i64,
     placement: Placement,
+    adaptable: Layers,
     bytes: u64,
 }
 
@@ -97,10 +99,12 @@ impl ClipTextModel {
             hidden_size: config.hidden_size,
             max_position_embeddings: positions,
             placement,
+            adaptable: Layers::default(),
             bytes: 0,
         };
         // A buffer that exports before transformers 4.31 saved: it counts from 0.
         weights.finish(&["text_model.embeddings.position_ids", "embeddings.position_ids"])?;
+        model.adaptable = weights.layers();
         model.bytes = weights.bytes();
         Ok(model)
     }
@@ -118,6 +122,11 @@ impl ClipTextModel {
     /// Of the vector of a whole prompt.
     pub fn projection_dim(&self) -> Option<i64> {
         self.projection.as_ref().map(|projection| projection.dim)
+    }
+
+    /// Layers that adapters can change.
+    pub fn adaptable(&self) -> &Layers {
+        &self.adaptable
     }
 
     pub fn bytes(&self) -> u64 {

@@ -10,6 +10,7 @@ pub(super) mod pixels;
 mod preview;
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use easel_api::ImageSize;
 use tch::Tensor;
@@ -22,10 +23,11 @@ use self::pixels::{all_finite, from_bytes, to_bytes};
 use self::preview::Colours;
 use super::device::Placement;
 use super::families::{Family, Prompts};
+use super::lora::{Adapter, Layers, Worn, wearing};
 use super::sampler::history::History;
 use super::sampler::noise::Noise;
 use super::vae::AutoencoderKl;
-use crate::pipeline::{BatchKey, Edit, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::pipeline::{BatchKey, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
 use crate::vocabulary::Vocabulary;
 
 /// A checkpoint in the memory of one device.
@@ -38,6 +40,8 @@ pub struct Diffusion {
     placement: Placement,
     /// For previews; found when the first is asked for.
     colours: OnceCell<Colours>,
+    /// By digest.
+    adapters: BTreeMap<String, Adapter>,
 }
 
 /// What a checkpoint is for.
@@ -49,6 +53,8 @@ pub(super) enum Task {
 
 impl Pipeline for Diffusion {
     type Job = Job;
+    type Adapter = Adapter;
+    type Layers = Layers;
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         BatchKey {
@@ -58,6 +64,22 @@ impl Pipeline for Diffusion {
             text_length: self.family.text_length() as u32,
             rows: self.guidance(request).rows() as u32,
         }
+    }
+
+    fn layers(&self) -> Layers {
+        self.family.adaptable()
+    }
+
+    fn hold_adapter(&mut self, digest: &str, adapter: Adapter) {
+        self.adapters.insert(digest.to_owned(), adapter);
+    }
+
+    fn drop_adapter(&mut self, digest: &str) {
+        self.adapters.remove(digest);
+    }
+
+    fn adapter_bytes(adapter: &Adapter) -> u64 {
+        adapter.bytes()
     }
 
     fn encode(&self, request: &PictureRequest) -> Result<Job, PipelineError> {
@@ -70,7 +92,7 @@ impl Pipeline for Diffusion {
         }
         guarded("denoise a step", || {
             // All jobs move together at the end, so that a failure leaves every one of them where it was.
-            let steps = batch::next_steps(self.family.as_ref(), batch)?;
+            let steps = batch::next_steps(self, batch)?;
             for (job, step) in batch.iter_mut().zip(steps) {
                 job.advance(step);
             }
@@ -133,8 +155,10 @@ impl Diffusion {
             Guidance::Text(_) | Guidance::TextAndPicture { .. } => Some(request.negative_prompt.as_str()),
         };
         let prompts = Prompts { negative, prompt: &request.prompt, guidance_scale: request.guidance_scale };
-        let conditioning = self.family.encode(prompts, request.size)?;
-        Ok(Job::new(request.size, progress, picture, conditioning, guidance, sampler))
+        let rows = vec![self.worn(&request.adapters)?; prompts.rows().len()];
+        let conditioning = wearing(&rows, || self.family.encode(prompts, request.size))?;
+        let job = Job::new(request.size, progress, picture, conditioning, guidance, sampler);
+        Ok(job.wearing(request.adapters.clone()))
     }
 
     fn guidance(&self, request: &PictureRequest) -> Guidance {
@@ -156,6 +180,15 @@ impl Diffusion {
         }
         let latents = self.vae.encode(&from_bytes(picture));
         latents.map(Some).ok_or_else(|| failed("encode the picture", "the VAE was loaded without its encoder"))
+    }
+
+    fn worn(&self, adapters: &[WornAdapter]) -> Result<Vec<Worn<'_>>, PipelineError> {
+        let worn = |WornAdapter { name, digest, weight }: &WornAdapter| {
+            let adapter = self.adapters.get(digest);
+            let adapter = adapter.ok_or_else(|| failed("find an adapter", format!("'{name}' is not in memory")))?;
+            Ok(Worn { adapter, weight: f64::from(*weight) })
+        };
+        adapters.iter().map(worn).collect()
     }
 
     fn latent_shape(&self, size: ImageSize) -> Result<[i64; 4], PipelineError> {

@@ -17,6 +17,7 @@ use tch::Tensor;
 use super::config::Config;
 use super::device::Placement;
 use super::diffusion::Task;
+use super::lora::Layers;
 use super::sampler::{Sampler, SamplerError};
 use super::vae::AutoencoderKl;
 use crate::pipeline::{LoadError, PipelineError};
@@ -59,6 +60,9 @@ pub(super) trait Family: fmt::Debug + Send {
     /// Tokens of this prompt, begin and end included, as the first text encoder reads them.
     fn text_tokens(&self, prompt: &str) -> u32;
 
+    /// Layers that adapters can change, of all parts.
+    fn adaptable(&self) -> Layers;
+
     /// Of weights.
     fn bytes(&self) -> u64;
 }
@@ -74,7 +78,7 @@ pub(super) struct Prompts<'a> {
 }
 
 impl<'a> Prompts<'a> {
-    fn rows(self) -> Vec<&'a str> {
+    pub(super) fn rows(self) -> Vec<&'a str> {
         self.negative.into_iter().chain([self.prompt]).collect()
     }
 }

@@ -1,8 +1,9 @@
 //! The layers that every model here is made of: linear, convolution, norms, embedding, attention over heads.
-//! Knows shapes; each layer reads the keys `weight` and `bias` of its section.
+//! Knows shapes and, of adapters, that a layer can have some; each layer reads the keys `weight` and `bias` of its section.
 
 use tch::Tensor;
 
+use super::lora::{Shape, Site};
 use super::weights::{Section, WeightsError};
 
 type Result<T> = std::result::Result<T, WeightsError>;
@@ -11,20 +12,25 @@ type Result<T> = std::result::Result<T, WeightsError>;
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    site: Site,
 }
 
 impl Linear {
     pub fn load(section: &Section, input: i64, output: i64) -> Result<Self> {
-        Ok(Self { weight: section.tensor("weight", &[output, input])?, bias: Some(section.tensor("bias", &[output])?) })
+        let bias = Some(section.tensor("bias", &[output])?);
+        Ok(Self { bias, ..Self::load_without_bias(section, input, output)? })
     }
 
     pub fn load_without_bias(section: &Section, input: i64, output: i64) -> Result<Self> {
-        Ok(Self { weight: section.tensor("weight", &[output, input])?, bias: None })
+        let weight = section.tensor("weight", &[output, input])?;
+        Ok(Self { weight, bias: None, site: section.site(Shape::Linear { input, output }) })
     }
 
     /// `[.., input]` → `[.., output]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let out = x.linear(&self.weight, self.bias.as_ref());
+        let through = |x: Tensor, matrix: &Tensor| x.linear(matrix, None::<&Tensor>);
+        self.site.adapted(x, out, |x, change| through(through(x.shallow_clone(), &change.down), &change.up))
     }
 }
 
@@ -36,6 +42,7 @@ pub struct Conv2d {
     stride: i64,
     padding: i64,
     dilation: i64,
+    site: Site,
 }
 
 impl Conv2d {
@@ -50,6 +57,7 @@ impl Conv2d {
             stride,
             padding: (kernel - 1) / 2,
             dilation: 1,
+            site: section.site(Shape::Convolution { input, output, kernel }),
         })
     }
 
@@ -68,7 +76,11 @@ impl Conv2d {
     /// `[batch, input, h, w]` → `[batch, output, ⌈h/stride⌉, ⌈w/stride⌉]`
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let (stride, padding, dilation) = ([self.stride; 2], [self.padding; 2], [self.dilation; 2]);
-        x.conv2d(&self.weight, Some(&self.bias), stride, padding, dilation, 1)
+        let out = x.conv2d(&self.weight, Some(&self.bias), stride, padding, dilation, 1);
+        self.site.adapted(x, out, |x, change| {
+            let x = x.conv2d(&change.down, None::<&Tensor>, stride, padding, dilation, 1);
+            x.conv2d(&change.up, None::<&Tensor>, 1, 0, 1, 1)
+        })
     }
 }
 

@@ -16,6 +16,7 @@ use self::pack::{PATCH, pack, unpack};
 use self::rotary::Rotary;
 use super::device::Placement;
 use super::layers::Linear;
+use super::lora::Layers;
 use super::mmdit::{AdaLayerNormContinuous, TimeTextEmbed};
 use super::resnet::height_width;
 use super::weights::{Weights, WeightsError};
@@ -36,6 +37,7 @@ pub struct FluxTransformer2DModel {
     proj_out: Linear,
     config: FluxConfig,
     placement: Placement,
+    adaptable: Layers,
     bytes: u64,
 }
 
@@ -78,9 +80,11 @@ impl FluxTransformer2DModel {
             proj_out: Linear::load(&root.at("proj_out"), dim, config.in_channels)?,
             config,
             placement,
+            adaptable: Layers::default(),
             bytes: 0,
         };
         weights.finish(&[])?;
+        model.adaptable = weights.layers();
         model.bytes = weights.bytes();
         Ok(model)
     }
@@ -108,6 +112,11 @@ impl FluxTransformer2DModel {
     /// Whether guidance is an input.
     pub fn embeds_guidance(&self) -> bool {
         self.config.guidance_embeds
+    }
+
+    /// Layers that adapters can change.
+    pub fn adaptable(&self) -> &Layers {
+        &self.adaptable
     }
 
     pub fn bytes(&self) -> u64 {

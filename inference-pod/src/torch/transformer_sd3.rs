@@ -14,6 +14,7 @@ use self::config::TransformerConfig;
 use self::patch::PatchEmbed;
 use super::device::Placement;
 use super::layers::Linear;
+use super::lora::Layers;
 use super::mmdit::{AdaLayerNormContinuous, TimeTextEmbed};
 use super::resnet::height_width;
 use super::weights::{Weights, WeightsError};
@@ -31,6 +32,7 @@ pub struct SD3Transformer2DModel {
     proj_out: Linear,
     config: TransformerConfig,
     placement: Placement,
+    adaptable: Layers,
     bytes: u64,
 }
 
@@ -63,9 +65,11 @@ impl SD3Transformer2DModel {
             proj_out: Linear::load(&root.at("proj_out"), dim, patch)?,
             config,
             placement,
+            adaptable: Layers::default(),
             bytes: 0,
         };
         weights.finish(&[])?;
+        model.adaptable = weights.layers();
         model.bytes = weights.bytes();
         Ok(model)
     }
@@ -98,6 +102,11 @@ impl SD3Transformer2DModel {
     /// Height and width of the largest latents that there are positions for.
     pub fn max_side(&self) -> i64 {
         self.config.patch_size * self.config.pos_embed_max_size
+    }
+
+    /// Layers that adapters can change.
+    pub fn adaptable(&self) -> &Layers {
+        &self.adaptable
     }
 
     pub fn bytes(&self) -> u64 {

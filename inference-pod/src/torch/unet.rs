@@ -13,6 +13,7 @@ use self::config::{AdditionConfig, UNetConfig};
 use super::device::Placement;
 use super::embeddings::{TimestepEmbedding, Timesteps};
 use super::layers::{Conv2d, GroupNorm};
+use super::lora::Layers;
 use super::weights::{Section, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
@@ -33,6 +34,7 @@ pub struct UNet2DConditionModel {
     out_channels: i64,
     text_channels: i64,
     placement: Placement,
+    adaptable: Layers,
     bytes: u64,
 }
 
@@ -79,9 +81,11 @@ impl UNet2DConditionModel {
             out_channels: config.out_channels,
             text_channels: config.text_channels(),
             placement,
+            adaptable: Layers::default(),
             bytes: 0,
         };
         weights.finish(&[])?;
+        model.adaptable = weights.layers();
         model.bytes = weights.bytes();
         Ok(model)
     }
@@ -109,6 +113,11 @@ impl UNet2DConditionModel {
     /// Of the added conditions.
     pub fn added_channels(&self) -> i64 {
         self.addition.as_ref().map_or(0, |addition| addition.channels)
+    }
+
+    /// Layers that adapters can change.
+    pub fn adaptable(&self) -> &Layers {
+        &self.adaptable
     }
 
     pub fn bytes(&self) -> u64 {

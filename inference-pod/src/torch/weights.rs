@@ -5,7 +5,7 @@ mod files;
 mod fill;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use easel_checkpoints::{Files, OpenFile};
@@ -16,6 +16,7 @@ use tch::{Kind, Tensor};
 use self::files::{find_files, read_header};
 use self::fill::Pending;
 use super::device::Placement;
+use super::lora::{Layers, Registry, Shape, Site};
 use crate::pipeline::LoadError;
 
 /// Of an error that lists keys.
@@ -77,8 +78,14 @@ impl WeightsError {
 #[derive(Debug)]
 pub struct Weights<'a> {
     folder: PathBuf,
+    /// `unet`
+    part: String,
     files: Vec<WeightsFile<'a>>,
     entries: BTreeMap<String, Entry>,
+    /// What the last file's header says beside its tensors.
+    metadata: Option<HashMap<String, String>>,
+    /// Layers that were built of these.
+    registry: Registry,
     placement: Placement,
     pending: RefCell<Vec<Pending>>,
     /// A tensor that is asked for twice is read once.
@@ -111,28 +118,47 @@ impl<'a> Weights<'a> {
         stem: &'static str,
         placement: Placement,
     ) -> Result<Self, WeightsError> {
-        let mut weights = Self {
-            folder: checkpoint.path(folder),
-            files: Vec::new(),
-            entries: BTreeMap::new(),
-            placement,
-            pending: RefCell::default(),
-            taken: RefCell::default(),
-            bytes: Cell::new(0),
-        };
+        let mut weights = Self::none(checkpoint, folder, placement);
         for name in find_files(checkpoint, folder, stem)? {
             let file = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
-            let path = checkpoint.path(&file);
-            match checkpoint.open(&file) {
-                Ok(file) => weights.add(&path, file)?,
-                Err(source) => return Err(WeightsError::Read { path, source }),
-            }
+            weights.open_file(checkpoint, &file)?;
         }
         Ok(weights)
     }
 
+    /// Opens one file.
+    pub fn of_file(checkpoint: &'a Files, file: &str, placement: Placement) -> Result<Self, WeightsError> {
+        let mut weights = Self::none(checkpoint, "", placement);
+        weights.open_file(checkpoint, file)?;
+        Ok(weights)
+    }
+
+    fn none(checkpoint: &Files, folder: &str, placement: Placement) -> Self {
+        Self {
+            folder: checkpoint.path(folder),
+            part: folder.to_owned(),
+            files: Vec::new(),
+            entries: BTreeMap::new(),
+            metadata: None,
+            registry: Registry::default(),
+            placement,
+            pending: RefCell::default(),
+            taken: RefCell::default(),
+            bytes: Cell::new(0),
+        }
+    }
+
+    fn open_file(&mut self, checkpoint: &'a Files, file: &str) -> Result<(), WeightsError> {
+        let path = checkpoint.path(file);
+        match checkpoint.open(file) {
+            Ok(file) => self.add(&path, file),
+            Err(source) => Err(WeightsError::Read { path, source }),
+        }
+    }
+
     fn add(&mut self, path: &Path, file: OpenFile<'a>) -> Result<(), WeightsError> {
         let (data_start, metadata) = read_header(path, &file)?;
+        self.metadata.clone_from(metadata.metadata());
         for (key, info) in metadata.tensors() {
             let entry =
                 Entry { file: self.files.len(), offset: data_start + info.data_offsets.0 as u64, info: info.clone() };
@@ -152,6 +178,24 @@ impl<'a> Weights<'a> {
     /// Bytes of the tensors handed out, in the device's dtype.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
+    }
+
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// As the file has it.
+    pub fn shape(&self, key: &str) -> Option<&[usize]> {
+        self.entries.get(key).map(|entry| &entry.info.shape[..])
+    }
+
+    pub fn metadata(&self) -> Option<&HashMap<String, String>> {
+        self.metadata.as_ref()
+    }
+
+    /// Those that were built of these so far.
+    pub fn layers(&self) -> Layers {
+        self.registry.layers()
     }
 
     /// Reads the values of every tensor that was handed out; before, they are undefined. Refuses keys that nobody asked
@@ -221,6 +265,11 @@ impl Section<'_> {
 
     pub fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor, WeightsError> {
         self.weights.take(self.key(name), shape)
+    }
+
+    /// The layer that this section is.
+    pub(super) fn site(&self, shape: Shape) -> Site {
+        self.weights.registry.add(&self.weights.part, &self.prefix, shape)
     }
 
     pub fn contains(&self, name: &str) -> bool {

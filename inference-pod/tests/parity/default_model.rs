@@ -43,6 +43,7 @@ fn request(model: &Value, wish: &Value, size: easel_api::ImageSize, from: Option
         size,
         sampler: SamplerKind::Ddim,
         edit: from.map(edit),
+        adapters: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod edits;
 mod flux;
 mod golden;
 mod image_tools;
+mod lora;
 mod parts;
 mod precision;
 mod previews;

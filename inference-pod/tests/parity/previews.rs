@@ -25,6 +25,7 @@ fn request((prompt, seed): (&str, u64), sampler: SamplerKind, steps: u32) -> Pic
         size: "64x64".parse().unwrap(),
         sampler,
         edit: None,
+        adapters: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn request(model: &str, sampler: SamplerKind) -> PictureRequest {
         size: ImageSize::new(width, 48).unwrap(),
         sampler,
         edit: None,
+        adapters: Vec::new(),
     }
 }
 

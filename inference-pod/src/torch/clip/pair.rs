@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use super::ClipTextModel;
 use crate::pipeline::{LoadError, PipelineError};
+use crate::torch::lora::Layers;
 use crate::torch::tokenizer::PromptTokenizer;
 
 #[derive(Debug)]
@@ -67,6 +68,12 @@ impl ClipPair {
 
     pub fn pooled_size(&self) -> i64 {
         self.text_encoders.iter().filter_map(ClipTextModel::projection_dim).sum()
+    }
+
+    /// Layers of both that adapters can change.
+    pub fn adaptable(&self) -> Layers {
+        let [first, second] = &self.text_encoders;
+        Layers::default().and(first.adaptable()).and(second.adaptable())
     }
 
     pub fn bytes(&self) -> u64 {

@@ -2,15 +2,17 @@
 
 use tch::Tensor;
 
+use super::Diffusion;
 use super::guard::failed;
 use super::job::{Job, Step};
 use crate::pipeline::PipelineError;
-use crate::torch::families::{Conditioning, Family};
+use crate::torch::families::Conditioning;
+use crate::torch::lora::wearing;
 
 const STEP: &str = "denoise a step";
 
 /// Where its current step leads every job.
-pub(super) fn next_steps(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<Step>, PipelineError> {
+pub(super) fn next_steps(model: &Diffusion, jobs: &[&mut Job]) -> Result<Vec<Step>, PipelineError> {
     if jobs.iter().any(|job| job.is_finished()) {
         return Err(failed(STEP, "a job of the batch has no steps left"));
     }
@@ -25,7 +27,10 @@ pub(super) fn next_steps(family: &dyn Family, jobs: &[&mut Job]) -> Result<Vec<S
     let times = Tensor::from_slice(&times).repeat([rows]); // [rows·jobs]
     let read: Vec<Conditioning> = (0..rows).flat_map(|row| jobs.iter().map(move |job| job.conditioning(row))).collect();
 
-    let output = family.predict(&sample, &times, &Conditioning::cat(&read)).chunk(rows, 0); // rows × [jobs, channels, h, w]
+    let worn = jobs.iter().map(|job| model.worn(job.adapters())).collect::<Result<Vec<_>, _>>()?;
+    let worn: Vec<_> = (0..rows).flat_map(|_| worn.iter().cloned()).collect();
+    let predict = || model.family.predict(&sample, &times, &Conditioning::cat(&read));
+    let output = wearing(&worn, predict).chunk(rows, 0); // rows × [jobs, channels, h, w]
     let stepped = |(index, job): (i64, &&mut Job)| {
         let row = |row: usize| output[row].narrow(0, index, 1); // [1, channels, h, w]
         job.stepped(job.guidance().combine(row))

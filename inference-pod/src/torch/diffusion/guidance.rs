@@ -91,6 +91,7 @@ mod tests {
             size,
             sampler: SamplerKind::Ddim,
             edit: picture.map(edit),
+            adapters: Vec::new(),
         })
     }
 

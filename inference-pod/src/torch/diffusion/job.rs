@@ -4,6 +4,7 @@ use easel_api::ImageSize;
 use tch::Tensor;
 
 use super::guidance::Guidance;
+use crate::pipeline::WornAdapter;
 use crate::torch::families::Conditioning;
 use crate::torch::sampler::Sampler;
 use crate::torch::sampler::history::{History, Moved};
@@ -28,6 +29,7 @@ pub struct Job {
     conditioning: Conditioning,
     guidance: Guidance,
     sampler: Sampler,
+    adapters: Vec<WornAdapter>,
     /// What the last step was made of, for a preview; absent before the first step here.
     last: Option<Last>,
 }
@@ -56,7 +58,13 @@ impl Job {
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, progress, picture, conditioning, guidance, sampler, last: None }
+        Self { size, progress, picture, conditioning, guidance, sampler, adapters: Vec::new(), last: None }
+    }
+
+    /// With these adapters, which its text was read with too.
+    #[must_use]
+    pub(super) fn wearing(self, adapters: Vec<WornAdapter>) -> Self {
+        Self { adapters, ..self }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -79,6 +87,10 @@ impl Job {
 
     pub fn is_finished(&self) -> bool {
         self.progress.step >= self.sampler.steps()
+    }
+
+    pub(super) fn adapters(&self) -> &[WornAdapter] {
+        &self.adapters
     }
 
     pub(super) fn guidance(&self) -> Guidance {

@@ -1,12 +1,14 @@
 //! Makes a pipeline of a folder in the diffusers layout. Which family reads it is decided in `families`.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use super::Diffusion;
 use super::guard::guarded;
 use crate::pipeline::{LoadError, Loader};
 use crate::torch::device::Placement;
 use crate::torch::families::{self, Loaded};
+use crate::torch::lora::{Adapter, Layers};
 use crate::vocabulary::Vocabulary;
 use easel_checkpoints::Files;
 
@@ -32,6 +34,11 @@ impl Loader for TorchLoader {
         })
     }
 
+    fn load_adapter(&self, files: &Files, layers: &Layers) -> Result<Adapter, LoadError> {
+        guarded("compute", || Ok(Adapter::load(files, layers, self.placement)))
+            .unwrap_or_else(|error| Err(LoadError::Failed { part: "the adapter".to_owned(), source: Box::new(error) }))
+    }
+
     fn device(&self) -> String {
         self.placement.to_string()
     }
@@ -40,5 +47,6 @@ impl Loader for TorchLoader {
 fn load(checkpoint: &Files, placement: Placement) -> Result<Diffusion, LoadError> {
     let vocabulary = Vocabulary::read(checkpoint)?;
     let Loaded { task, family, vae } = families::load(checkpoint, placement)?;
-    Ok(Diffusion { task, family, vae, vocabulary, placement, colours: OnceCell::new() })
+    let (colours, adapters) = (OnceCell::new(), BTreeMap::new());
+    Ok(Diffusion { task, family, vae, vocabulary, placement, colours, adapters })
 }

@@ -14,6 +14,7 @@ use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
+use crate::torch::lora::Layers;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
 use crate::torch::tokenizer::PromptTokenizer;
@@ -116,6 +117,10 @@ impl Family for Flux {
     /// Of T5, which reads the words.
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.t5.count(prompt)
+    }
+
+    fn adaptable(&self) -> Layers {
+        Layers::default().and(self.text_encoder.adaptable()).and(self.transformer.adaptable())
     }
 
     fn bytes(&self) -> u64 {

@@ -12,6 +12,7 @@ use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
+use crate::torch::lora::Layers;
 use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::tokenizer::PromptTokenizer;
@@ -113,6 +114,10 @@ impl Family for StableDiffusion {
 
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.tokenizer.count(prompt)
+    }
+
+    fn adaptable(&self) -> Layers {
+        Layers::default().and(self.text_encoder.adaptable()).and(self.unet.adaptable())
     }
 
     fn bytes(&self) -> u64 {

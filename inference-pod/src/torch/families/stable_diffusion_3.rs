@@ -14,6 +14,7 @@ use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
+use crate::torch::lora::Layers;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
 use crate::torch::transformer_sd3::SD3Transformer2DModel;
@@ -143,6 +144,10 @@ impl Family for StableDiffusion3 {
 
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.clips.count(prompt)
+    }
+
+    fn adaptable(&self) -> Layers {
+        self.clips.adaptable().and(self.transformer.adaptable())
     }
 
     fn bytes(&self) -> u64 {

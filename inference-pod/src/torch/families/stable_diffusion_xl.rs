@@ -13,6 +13,7 @@ use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
 use crate::torch::diffusion::Task;
+use crate::torch::lora::Layers;
 use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::unet::UNet2DConditionModel;
@@ -111,6 +112,10 @@ impl Family for StableDiffusionXl {
 
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.clips.count(prompt)
+    }
+
+    fn adaptable(&self) -> Layers {
+        self.clips.adaptable().and(self.unet.adaptable())
     }
 
     fn bytes(&self) -> u64 {
