@@ -3,6 +3,7 @@
 
 pub mod engine;
 pub mod error;
+pub mod frames;
 pub mod identity;
 pub mod images;
 pub mod precedence;
