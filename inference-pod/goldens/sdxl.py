@@ -87,6 +87,18 @@ def parts(pipe):
     added = {"text_embeds": out["pooled"][:2], "time_ids": out["time_ids"]}
     out["unet"] = pipe.unet(out["sample"], out["times"], out["text"][:2], added_cond_kwargs=added).sample
     out["decoded"] = pipe.vae.decode(out["sample"][:1] / pipe.vae.config.scaling_factor).sample
+    return out | tiles(pipe.vae, out["sample"][:1] / pipe.vae.config.scaling_factor)
+
+
+def tiles(vae, latents):
+    """The same latents, and a picture, in tiles of 4 latents, which overlap by 1; the last of a row is 2 wide."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_latent_min_size, vae.tile_sample_min_size = 4, 4 * factor
+    vae.enable_tiling()
+    pixels = torch.rand((1, 3, *SIZE[::-1]), generator=torch.Generator().manual_seed(13)) * 2 - 1
+    out = {"pixels": pixels, "decoded_in_tiles": vae.decode(latents).sample}
+    out["moments_in_tiles"] = vae.encode(pixels).latent_dist.parameters
+    vae.disable_tiling()
     return out
 
 

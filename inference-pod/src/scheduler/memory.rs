@@ -10,8 +10,8 @@ use crate::pipeline::BatchKey;
 const MAX_KEYS: usize = 256;
 /// Latents, the sampler's history of them, the first noise and a picture to edit: f32, each.
 const LATENTS_HELD: u64 = 4;
-/// f32 of the widest text encoders that pipelines know, a token.
-const TEXT_BYTES: u64 = 2048 * 4;
+/// f32 of the widest text that pipelines know, a token: T5's.
+const TEXT_BYTES: u64 = 4096 * 4;
 
 /// How much a model call takes, by shape and jobs. Assumes of a model that more jobs take more, and twice as many not
 /// more than twice as much.

@@ -4,6 +4,7 @@
 mod blocks;
 mod config;
 mod encoder;
+mod tiles;
 
 use easel_checkpoints::Files;
 use tch::{Kind, Tensor};
@@ -11,8 +12,10 @@ use tch::{Kind, Tensor};
 use self::blocks::{MidBlock, UpDecoderBlock};
 use self::config::{Range, VaeConfig};
 use self::encoder::Encoder;
+use self::tiles::{Scale, in_tiles};
 use super::device::Placement;
 use super::layers::{Conv2d, GroupNorm};
+use super::resnet::height_width;
 use super::weights::{Section, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
@@ -100,19 +103,51 @@ impl AutoencoderKl {
     /// `[batch, 3, h·factor, w·factor]` of -1..1 → the likeliest latents `[batch, latent_channels, h, w]` of f32, not
     /// scaled: what `vae.encode(x).latent_dist.mode()` gives. `None` without an encoder.
     pub fn encode(&self, pixels: &Tensor) -> Option<Tensor> {
-        let Placement { device, kind } = self.placement;
-        let moments = self.encoder.as_ref()?.forward(&pixels.to_device(device).to_kind(kind));
-        Some(moments.narrow(1, 0, self.latent_channels).to_kind(Kind::Float)) // the other half are variances
+        let (height, width) = height_width(pixels);
+        let factor = i64::from(self.factor);
+        let moments = match tiles::sides(height / factor, width / factor, factor) {
+            None => self.encoder.as_ref()?.forward(&self.place(pixels)).to_kind(Kind::Float),
+            Some(sides) => self.moments_in_tiles(pixels, sides)?,
+        };
+        Some(moments.narrow(1, 0, self.latent_channels)) // the other half are variances
+    }
+
+    /// The latents' means and logarithms of variances, of a picture in tiles of so many latents high and wide.
+    pub fn moments_in_tiles(&self, pixels: &Tensor, sides: [i64; 2]) -> Option<Tensor> {
+        let encoder = self.encoder.as_ref()?;
+        let scale = Scale::Down(i64::from(self.factor));
+        Some(in_tiles(&self.place(pixels), sides, scale, |tile| encoder.forward(tile)))
     }
 
     /// `[batch, latent_channels, h, w]` as the denoiser makes them → `[batch, 3, h·factor, w·factor]` of f32, about -1..1
     pub fn decode(&self, latents: &Tensor) -> Tensor {
-        let Placement { device, kind } = self.placement;
-        let mut x = (latents / self.scaling_factor + self.shift_factor).to_device(device).to_kind(kind);
-        if let Some(conv) = &self.post_quant_conv {
-            x = conv.forward(&x);
+        let (height, width) = height_width(latents);
+        match tiles::sides(height, width, i64::from(self.factor)) {
+            None => self.decode_unscaled(&self.unscaled(latents)).to_kind(Kind::Float),
+            Some(sides) => self.decode_in_tiles(latents, sides),
         }
-        self.decoder.forward(&x).to_kind(Kind::Float)
+    }
+
+    /// [`Self::decode`] in tiles of so many latents high and wide, each a multiple of 4.
+    pub fn decode_in_tiles(&self, latents: &Tensor, sides: [i64; 2]) -> Tensor {
+        let scale = Scale::Up(i64::from(self.factor));
+        in_tiles(&self.unscaled(latents), sides, scale, |tile| self.decode_unscaled(tile))
+    }
+
+    fn unscaled(&self, latents: &Tensor) -> Tensor {
+        self.place(&(latents / self.scaling_factor + self.shift_factor))
+    }
+
+    fn decode_unscaled(&self, z: &Tensor) -> Tensor {
+        match &self.post_quant_conv {
+            Some(conv) => self.decoder.forward(&conv.forward(z)),
+            None => self.decoder.forward(z),
+        }
+    }
+
+    fn place(&self, x: &Tensor) -> Tensor {
+        let Placement { device, kind } = self.placement;
+        x.to_device(device).to_kind(kind)
     }
 }
 

@@ -9,7 +9,7 @@ use easel_inference::torch::tokenizer::PromptTokenizer;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::vae::AutoencoderKl;
 use serde_json::json;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{self, Checkpoint, TEXT_ENCODER, UNET, VAE};
 use crate::golden::{self, Golden, max_difference};
@@ -91,6 +91,29 @@ fn the_unet_computes_the_same_for_two_times_and_two_kinds_of_sizes() {
     let [text, pooled] = ["text", "pooled"].map(|key| golden.get(key).narrow(0, 0, 2));
     let added = unet.added_conditions(&pooled, golden.get("time_ids")).unwrap();
     golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), &text, Some(&added)));
+}
+
+#[test]
+fn the_vae_decodes_and_encodes_in_tiles_as_diffusers_does() {
+    let golden = Golden::open("sdxl");
+    let vae = AutoencoderKl::load_with_encoder(&golden::files("sdxl"), Placement::REFERENCE).unwrap();
+    let latents = golden.get("sample").narrow(0, 0, 1);
+    golden.assert_close("decoded_in_tiles", &vae.decode_in_tiles(&latents, [4, 4]));
+    golden.assert_close("moments_in_tiles", &vae.moments_in_tiles(golden.get("pixels"), [4, 4]).unwrap());
+}
+
+#[test]
+fn a_picture_that_is_too_large_as_a_whole_is_decoded_and_encoded_in_tiles() {
+    let vae = AutoencoderKl::load_with_encoder(&golden::files("sdxl"), Placement::REFERENCE).unwrap();
+    // 4 pixels a latent. Long and narrow, for attention over a large tile takes its time: 35 tiles of 236 latents.
+    let latents = Tensor::randn([1, 4, 6160, 16], (Kind::Float, Device::Cpu));
+    let pixels = vae.decode(&latents);
+    assert_eq!(pixels.size(), [1, 3, 24640, 64]);
+    // Up to where the next one fades in, the first tile is what it is alone.
+    let begin = |x: &Tensor, length| x.narrow(2, 0, length);
+    assert_eq!(begin(&pixels, 4 * 177), begin(&vae.decode(&begin(&latents, 236)), 4 * 177));
+    let alone = vae.encode(&begin(&pixels, 4 * 236)).unwrap();
+    assert_eq!(begin(&vae.encode(&pixels).unwrap(), 177), begin(&alone, 177));
 }
 
 #[test]
