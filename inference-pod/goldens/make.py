@@ -20,6 +20,7 @@ from diffusers import (
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
+import controlnet
 import flux
 import sd3
 import sdxl
@@ -360,7 +361,7 @@ def main():
         tensors = edits(pipe, size)
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
-    for family in [sdxl, sd3, flux]:
+    for family in [sdxl, sd3, flux, controlnet]:
         for name, tensors in family.write(HERE).items():
             save_file(tensors, HERE / f"{name}.safetensors")
             manifest["tensors"][name] = statistics(tensors)

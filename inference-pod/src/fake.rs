@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn an_edit_depends_on_the_picture_too() {
-        let edit = |picture| Some(Edit { picture: Arc::new(picture), image_guidance_scale: 1.5 });
+        let edit = |picture| Some(Edit { picture: Arc::new(picture), image_guidance_scale: 1.5, control: None });
         let [cat, dog] = ["a cat", "a dog"].map(|prompt| edited("in red", 1, edit(picture(prompt, 1))));
         assert_ne!(cat, dog);
         assert_eq!(cat.rgb.len(), dog.rgb.len());

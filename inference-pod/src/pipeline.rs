@@ -42,6 +42,25 @@ pub struct Edit {
     pub picture: Arc<Picture>,
     /// How much the result shall look like it; below 1 there is no guidance at all, as in diffusers.
     pub image_guidance_scale: f32,
+    /// For models with a `ControlNet`, which take the picture as what steers, and only for them.
+    pub control: Option<ControlOptions>,
+}
+
+/// How much the picture steers, and when.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ControlOptions {
+    /// Of the residuals; 0 steers nothing.
+    pub scale: f32,
+    /// Shares of the steps, 0 to 1: a step is steered if it lies between them as a whole.
+    pub start: f64,
+    pub end: f64,
+}
+
+/// As in diffusers: in full, all the time.
+impl Default for ControlOptions {
+    fn default() -> Self {
+        Self { scale: 1.0, start: 0.0, end: 1.0 }
+    }
 }
 
 /// What may share a model call. Two jobs of one model and one key give the same pictures batched and alone, within

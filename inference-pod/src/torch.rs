@@ -4,6 +4,7 @@
 
 pub mod clip;
 pub mod config;
+pub mod controlnet;
 pub mod device;
 pub mod diffusion;
 pub mod embeddings;

@@ -260,7 +260,7 @@ pub(super) fn default_picture(model: &DesiredModel, edits: bool) -> PictureReque
         guidance_scale: model.defaults.guidance_scale,
         size,
         sampler: model.defaults.sampler,
-        edit: edits.then(|| Edit { picture: Arc::new(grey()), image_guidance_scale: 1.5 }),
+        edit: edits.then(|| Edit { picture: Arc::new(grey()), image_guidance_scale: 1.5, control: None }),
         adapters: Vec::new(),
     }
 }

@@ -2,6 +2,7 @@
 //! Knows a family by its trait; does not know which request waits or who asked.
 
 mod batch;
+mod control;
 pub(super) mod guard;
 mod guidance;
 mod job;
@@ -15,11 +16,13 @@ use std::collections::BTreeMap;
 use easel_api::ImageSize;
 use tch::Tensor;
 
+use self::control::Steering;
 use self::guard::{failed, guarded};
 use self::guidance::Guidance;
+use self::job::Seen;
 pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
-use self::pixels::{all_finite, from_bytes, to_bytes};
+use self::pixels::{all_finite, from_bytes, to_bytes, unit_from_bytes};
 use self::preview::Colours;
 use super::device::Placement;
 use super::families::{Family, Prompts};
@@ -27,7 +30,7 @@ use super::lora::{Adapter, Layers, Worn, wearing};
 use super::sampler::history::History;
 use super::sampler::noise::Noise;
 use super::vae::AutoencoderKl;
-use crate::pipeline::{BatchKey, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
+use crate::pipeline::{BatchKey, ControlOptions, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
 use crate::vocabulary::Vocabulary;
 
 /// A checkpoint in the memory of one device.
@@ -49,6 +52,8 @@ pub struct Diffusion {
 pub(super) enum Task {
     Generate,
     Edit,
+    /// Generate as a picture steers.
+    Control,
 }
 
 impl Pipeline for Diffusion {
@@ -120,7 +125,10 @@ impl Pipeline for Diffusion {
     }
 
     fn edits(&self) -> bool {
-        self.task == Task::Edit
+        match self.task {
+            Task::Generate => false,
+            Task::Edit | Task::Control => true,
+        }
     }
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
@@ -148,7 +156,7 @@ impl Diffusion {
         let (drawn, noise) = Noise::new(request.seed).next(&shape);
         let latents = drawn.to_device(self.placement.device) * sigma;
         let progress = Progress { step: 0, latents, history: History::new(noise) };
-        let picture = self.picture_latents(request)?;
+        let seen = self.see(request)?;
         let guidance = self.guidance(request);
         let negative = match guidance {
             Guidance::None => None,
@@ -157,29 +165,49 @@ impl Diffusion {
         let prompts = Prompts { negative, prompt: &request.prompt, guidance_scale: request.guidance_scale };
         let rows = vec![self.worn(&request.adapters)?; prompts.rows().len()];
         let conditioning = wearing(&rows, || self.family.encode(prompts, request.size))?;
-        let job = Job::new(request.size, progress, picture, conditioning, guidance, sampler);
+        let job = Job::new(request.size, progress, seen, conditioning, guidance, sampler);
         Ok(job.wearing(request.adapters.clone()))
     }
 
     fn guidance(&self, request: &PictureRequest) -> Guidance {
-        if self.family.guides_itself() { Guidance::None } else { Guidance::of(request) }
+        if self.family.guides_itself() { Guidance::None } else { Guidance::of(request, self.task) }
     }
 
-    /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,
-    /// `pipeline_stable_diffusion_instruct_pix2pix.py`, `prepare_image_latents`: the mode, and no scaling factor.
-    fn picture_latents(&self, request: &PictureRequest) -> Result<Option<Tensor>, PipelineError> {
-        let Edit { picture, image_guidance_scale: _ } = match (&request.edit, self.task) {
-            (Some(edit), Task::Edit) => edit,
-            (None, Task::Generate) => return Ok(None),
-            (Some(_), Task::Generate) => return Err(PipelineError::Unsupported("this model can't edit".into())),
-            (None, Task::Edit) => return Err(PipelineError::Unsupported("this model needs a picture to edit".into())),
+    fn see(&self, request: &PictureRequest) -> Result<Seen, PipelineError> {
+        let unsupported = |text: &str| Err(PipelineError::Unsupported(text.into()));
+        let Some(Edit { picture, image_guidance_scale: _, control }) = &request.edit else {
+            return match self.task {
+                Task::Generate => Ok(Seen::Nothing),
+                Task::Edit => unsupported("this model needs a picture to edit"),
+                Task::Control => unsupported("this model needs a picture that steers it"),
+            };
         };
+        if control.is_some() && self.task != Task::Control {
+            return unsupported("this model has no ControlNet: leave out what says how it steers");
+        }
         if picture.size != request.size || picture.rgb.len() as u64 != 3 * request.size.pixels() {
             let text = format!("the picture is {}, the request {}: they must be equal", picture.size, request.size);
             return Err(PipelineError::Unsupported(text));
         }
+        match self.task {
+            Task::Generate => unsupported("this model can't edit"),
+            Task::Edit => self.picture_latents(picture).map(Seen::Latents),
+            Task::Control => self.steering(picture, control.unwrap_or_default()).map(Seen::Steering),
+        }
+    }
+
+    /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,
+    /// `pipeline_stable_diffusion_instruct_pix2pix.py`, `prepare_image_latents`: the mode, and no scaling factor.
+    fn picture_latents(&self, picture: &Picture) -> Result<Tensor, PipelineError> {
         let latents = self.vae.encode(&from_bytes(picture));
-        latents.map(Some).ok_or_else(|| failed("encode the picture", "the VAE was loaded without its encoder"))
+        latents.ok_or_else(|| failed("encode the picture", "the VAE was loaded without its encoder"))
+    }
+
+    fn steering(&self, picture: &Picture, options: ControlOptions) -> Result<Steering, PipelineError> {
+        let hint = self.family.hint(&unit_from_bytes(picture));
+        let hint =
+            hint.ok_or_else(|| failed("read the picture", "the checkpoint was loaded without its ControlNet"))?;
+        Ok(Steering { hint, options })
     }
 
     fn worn(&self, adapters: &[WornAdapter]) -> Result<Vec<Worn<'_>>, PipelineError> {

@@ -9,7 +9,7 @@ use super::weights::{Section, WeightsError};
 const MAX_PERIOD: f64 = 10_000.0;
 
 /// `Timesteps`, which has no weights.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timesteps {
     pub channels: i64,
     pub flip_sin_to_cos: bool,

@@ -1,6 +1,7 @@
 //! The families of checkpoints: which class of pipeline is read by whom, and what each family does in its own way.
 //! A family is one module and one line of [`load`]; what all of them share is `super::diffusion`.
 
+mod denoiser;
 mod flow_schedule;
 mod flux;
 mod stable_diffusion;
@@ -37,6 +38,11 @@ pub(super) trait Family: fmt::Debug + Send {
     /// `sample` `[rows, in_channels, h, w]`, `times` `[rows]` and a conditioning of as many rows → what the sampler
     /// takes, `[rows, latent channels, h, w]` of f32.
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor;
+
+    /// What a `ControlNet` reads of a picture `[1, 3, height, width]` of 0..1, where the checkpoint has one.
+    fn hint(&self, _picture: &Tensor) -> Option<Tensor> {
+        None
+    }
 
     /// Of a picture whose latents have so many `positions`, height times width: some schedules depend on them.
     fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError>;
@@ -90,19 +96,48 @@ pub(super) struct Conditioning {
     pub(super) text: Tensor,
     /// `[rows, channels]`: what is said of the picture as a whole, where the family has that.
     pub(super) pooled: Option<Tensor>,
+    /// What steers, where the checkpoint has a `ControlNet`.
+    pub(super) control: Option<Control>,
+}
+
+/// What a `ControlNet` reads beside the rest.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// `[rows, channels, h, w]`, see [`Family::hint`].
+    pub(super) hint: Tensor,
+    /// How much each of the rows is steered in this step.
+    pub(super) scales: Vec<f32>,
 }
 
 impl Conditioning {
+    /// Without what steers, which is the same for every row.
     pub(super) fn row(&self, row: i64) -> Self {
         let narrow = |tensor: &Tensor| tensor.narrow(0, row, 1);
-        Self { text: narrow(&self.text), pooled: self.pooled.as_ref().map(narrow) }
+        Self { text: narrow(&self.text), pooled: self.pooled.as_ref().map(narrow), control: None }
     }
 
-    /// Of one family: either all are pooled or none is.
+    /// Of one checkpoint: either all are pooled or none is, and so are all steered.
     pub(super) fn cat(rows: &[Self]) -> Self {
         let text: Vec<&Tensor> = rows.iter().map(|row| &row.text).collect();
         let pooled: Vec<&Tensor> = rows.iter().filter_map(|row| row.pooled.as_ref()).collect();
-        Self { text: Tensor::cat(&text, 0), pooled: (!pooled.is_empty()).then(|| Tensor::cat(&pooled, 0)) }
+        let controls: Vec<&Control> = rows.iter().filter_map(|row| row.control.as_ref()).collect();
+        Self {
+            text: Tensor::cat(&text, 0),
+            pooled: (!pooled.is_empty()).then(|| Tensor::cat(&pooled, 0)),
+            control: (!controls.is_empty()).then(|| Control::cat(&controls)),
+        }
+    }
+}
+
+impl Control {
+    fn cat(rows: &[&Self]) -> Self {
+        let hints: Vec<&Tensor> = rows.iter().map(|row| &row.hint).collect();
+        Self { hint: Tensor::cat(&hints, 0), scales: rows.iter().flat_map(|row| row.scales.iter().copied()).collect() }
+    }
+
+    /// Whether any row is steered: where none is, the `ControlNet` need not be asked.
+    fn works(&self) -> bool {
+        self.scales.iter().any(|scale| *scale != 0.0)
     }
 }
 
@@ -120,9 +155,11 @@ pub(super) fn load(checkpoint: &Files, placement: Placement) -> Result<Loaded, L
     match class.as_str() {
         "FluxPipeline" => flux::load(index, checkpoint, placement),
         "StableDiffusionPipeline" => stable_diffusion::load(index, checkpoint, Task::Generate, placement),
+        "StableDiffusionControlNetPipeline" => stable_diffusion::load(index, checkpoint, Task::Control, placement),
         "StableDiffusionInstructPix2PixPipeline" => stable_diffusion::load(index, checkpoint, Task::Edit, placement),
         "StableDiffusion3Pipeline" => stable_diffusion_3::load(index, checkpoint, placement),
-        "StableDiffusionXLPipeline" => stable_diffusion_xl::load(index, checkpoint, placement),
+        "StableDiffusionXLPipeline" => stable_diffusion_xl::load(index, checkpoint, Task::Generate, placement),
+        "StableDiffusionXLControlNetPipeline" => stable_diffusion_xl::load(index, checkpoint, Task::Control, placement),
         _ => Err(index.unsupported("_class_name", &class)),
     }
 }

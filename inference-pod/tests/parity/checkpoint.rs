@@ -15,6 +15,7 @@ use crate::golden;
 pub(crate) const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
 pub(crate) const VAE: &str = "vae/diffusion_pytorch_model.safetensors";
 pub(crate) const TEXT_ENCODER: &str = "text_encoder/model.safetensors";
+pub(crate) const TEXT_ENCODER_2: &str = "text_encoder_2/model.safetensors";
 
 pub(crate) struct Checkpoint {
     folder: TempDir,
@@ -45,6 +46,13 @@ impl Checkpoint {
         let folder = TempDir::new().unwrap();
         copy(&golden::folder().join(name), folder.path());
         Self { folder }
+    }
+
+    /// With the `ControlNet` that its goldens are of.
+    pub(crate) fn controlled(name: &str) -> Self {
+        let checkpoint = Self::copy_of(name);
+        checkpoint.add(&format!("{name}_control"));
+        checkpoint
     }
 
     /// What a golden of single parts has, beside or in place of what is there.

@@ -33,7 +33,11 @@ fn picture(bytes: &Tensor) -> Picture {
 /// The request of `goldens/round_trip.py`.
 fn request(model: &Value, wish: &Value, size: easel_api::ImageSize, from: Option<Picture>) -> PictureRequest {
     let number = |key: &str| model[key].as_f64().unwrap() as f32;
-    let edit = |picture| Edit { picture: Arc::new(picture), image_guidance_scale: number("image_guidance_scale") };
+    let edit = |picture| Edit {
+        picture: Arc::new(picture),
+        image_guidance_scale: number("image_guidance_scale"),
+        control: None,
+    };
     PictureRequest {
         prompt: wish["prompt"].as_str().unwrap().to_owned(),
         negative_prompt: String::new(),

@@ -30,7 +30,7 @@ fn picture(golden: &Golden) -> Picture {
 fn edit_request(golden: &Golden, sampler: SamplerKind) -> PictureRequest {
     let picture = Arc::new(picture(golden));
     let size = picture.size;
-    let edit = Some(Edit { picture, image_guidance_scale: 1.5 });
+    let edit = Some(Edit { picture, image_guidance_scale: 1.5, control: None });
     PictureRequest { size, edit, ..request("sd1", sampler) }
 }
 
@@ -51,7 +51,7 @@ fn the_unet_that_sees_a_picture_computes_the_same() {
     for model in MODELS {
         let golden = Golden::open(model);
         let unet = UNet2DConditionModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
-        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), golden.get("text"), None));
+        golden.assert_close("unet", &unet.forward(golden.unet_inputs(golden.get("text"), None), None));
     }
 }
 
@@ -82,7 +82,7 @@ fn an_edit_in_a_batch_ends_as_it_does_alone() {
     let first = edit_request(&golden, SamplerKind::Ddim);
     let mut other = picture(&golden);
     other.rgb.reverse();
-    let other = Some(Edit { picture: Arc::new(other), image_guidance_scale: 2.0 });
+    let other = Some(Edit { picture: Arc::new(other), image_guidance_scale: 2.0, control: None });
     let second = PictureRequest { seed: 8, prompt: "red apple".into(), edit: other, ..first.clone() };
     let alone = [&first, &second].map(|request| run(&pipeline, request));
     let mut batch = [&first, &second].map(|request| pipeline.encode(request).unwrap());

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use easel_checkpoints::Files;
+use easel_inference::torch::unet::UNetInputs;
 use tch::{Kind, Tensor};
 
 /// Largest difference allowed of any value in f32: libtorch's kernels add in another order on other CPUs.
@@ -42,6 +43,11 @@ impl Golden {
 
     pub(crate) fn get(&self, key: &str) -> &Tensor {
         self.tensors.get(key).unwrap_or_else(|| panic!("{} has no '{key}'", self.name))
+    }
+
+    /// What the golden's `UNet` was shown beside this text.
+    pub(crate) fn unet_inputs<'a>(&'a self, text: &'a Tensor, added: Option<&'a Tensor>) -> UNetInputs<'a> {
+        UNetInputs { sample: self.get("sample"), times: self.get("times"), text, added }
     }
 
     pub(crate) fn values(&self, key: &str) -> Vec<f64> {

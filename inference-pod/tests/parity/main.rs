@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on shall panic, outside of #[test] functions too")]
 
 mod checkpoint;
+mod control;
 mod default_model;
 mod edits;
 mod flux;

@@ -50,7 +50,7 @@ fn the_unet_computes_the_same_for_a_batch_at_two_times() {
         let golden = Golden::open(model);
         let unet = UNet2DConditionModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
         let text = golden.get("text").narrow(0, 0, 2);
-        golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), &text, None));
+        golden.assert_close("unet", &unet.forward(golden.unet_inputs(&text, None), None));
     }
 }
 

@@ -20,7 +20,7 @@ const FAMILIES: [(&str, SamplerKind); 5] = [
 /// In standard deviations of the latents. bf16 keeps 8 bits of a number, and errors of 0.4 % add up over layers and
 /// steps; 0.016 (Stable Diffusion 1) to 0.11 (FLUX, where diffusers is off by 1.0, for it rounds latents and times too)
 /// were measured. A wrong cast or a forgotten norm is off by 1 or more.
-const BF16_TOLERANCE: f64 = 0.2;
+pub(crate) const BF16_TOLERANCE: f64 = 0.2;
 
 fn store_as(checkpoint: &Checkpoint, kind: Kind) {
     for file in [TEXT_ENCODER, UNET, VAE] {

@@ -11,12 +11,10 @@ use easel_inference::torch::vae::AutoencoderKl;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::checkpoint::{self, Checkpoint, TEXT_ENCODER, UNET, VAE};
+use crate::checkpoint::{self, Checkpoint, TEXT_ENCODER, TEXT_ENCODER_2, UNET, VAE};
 use crate::golden::{self, Golden, max_difference};
 use crate::refusals::assert_refused;
 use crate::runs::{assert_batched_as_alone, assert_picture, request, run};
-
-const TEXT_ENCODER_2: &str = "text_encoder_2/model.safetensors";
 
 /// The request of `goldens/sdxl.py`; its size is that of `sd2`.
 fn wish(sampler: SamplerKind) -> PictureRequest {
@@ -90,7 +88,7 @@ fn the_unet_computes_the_same_for_two_times_and_two_kinds_of_sizes() {
     let unet = UNet2DConditionModel::load_with_added_conditions(&golden::files("sdxl"), Placement::REFERENCE).unwrap();
     let [text, pooled] = ["text", "pooled"].map(|key| golden.get(key).narrow(0, 0, 2));
     let added = unet.added_conditions(&pooled, golden.get("time_ids")).unwrap();
-    golden.assert_close("unet", &unet.forward(golden.get("sample"), golden.get("times"), &text, Some(&added)));
+    golden.assert_close("unet", &unet.forward(golden.unet_inputs(&text, Some(&added)), None));
 }
 
 #[test]

@@ -32,6 +32,6 @@ pub(super) async fn answer(
     let output = writable(shared, &request.generation)?;
     let image_guidance_scale = request.image_guidance_scale();
     let picture = Arc::new(picture::decode(request.picture, generation.size).await?);
-    let edit = Some(Edit { picture, image_guidance_scale });
+    let edit = Some(Edit { picture, image_guidance_scale, control: None });
     draw(shared, Wish { model, generation, edit, output, arrival, deadline, sender }, in_flight).await
 }

@@ -3,6 +3,7 @@
 
 use tch::Tensor;
 
+use super::Task;
 use crate::pipeline::PictureRequest;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,10 +20,10 @@ pub(super) enum Guidance {
 
 impl Guidance {
     /// Up to 1 guidance by the text would leave the prediction as it is or weaken it; diffusers skips it too, and with
-    /// it that by the picture, which it also skips below 1.
-    pub(super) fn of(request: &PictureRequest) -> Self {
+    /// it that by the picture, which it also skips below 1. A picture that steers is seen by every row.
+    pub(super) fn of(request: &PictureRequest, task: Task) -> Self {
         let text = request.guidance_scale;
-        match &request.edit {
+        match request.edit.as_ref().filter(|_| task == Task::Edit) {
             None if text > 1.0 => Self::Text(text),
             Some(edit) if text > 1.0 && edit.image_guidance_scale >= 1.0 => {
                 Self::TextAndPicture { text, picture: edit.image_guidance_scale }
@@ -78,11 +79,14 @@ mod tests {
     use crate::pipeline::{Edit, Picture};
     use easel_api::images::SamplerKind;
 
-    fn guidance(text: f32, picture: Option<f32>) -> Guidance {
+    fn guidance(task: Task, text: f32, picture: Option<f32>) -> Guidance {
         let size = "16x16".parse().unwrap();
-        let edit =
-            |image_guidance_scale| Edit { picture: Arc::new(Picture { size, rgb: Vec::new() }), image_guidance_scale };
-        Guidance::of(&PictureRequest {
+        let edit = |image_guidance_scale| Edit {
+            picture: Arc::new(Picture { size, rgb: Vec::new() }),
+            image_guidance_scale,
+            control: None,
+        };
+        let request = PictureRequest {
             prompt: String::new(),
             negative_prompt: String::new(),
             seed: 0,
@@ -92,22 +96,25 @@ mod tests {
             sampler: SamplerKind::Ddim,
             edit: picture.map(edit),
             adapters: Vec::new(),
-        })
+        };
+        Guidance::of(&request, task)
     }
 
     #[test]
     fn guidance_is_on_when_diffusers_has_it_on() {
-        assert_eq!(guidance(1.0, None), Guidance::None);
-        assert_eq!(guidance(1.1, None), Guidance::Text(1.1));
-        assert_eq!(guidance(2.0, Some(1.0)), Guidance::TextAndPicture { text: 2.0, picture: 1.0 });
-        assert_eq!(guidance(2.0, Some(0.9)), Guidance::None);
-        assert_eq!(guidance(1.0, Some(1.5)), Guidance::None);
+        assert_eq!(guidance(Task::Generate, 1.0, None), Guidance::None);
+        assert_eq!(guidance(Task::Generate, 1.1, None), Guidance::Text(1.1));
+        assert_eq!(guidance(Task::Edit, 2.0, Some(1.0)), Guidance::TextAndPicture { text: 2.0, picture: 1.0 });
+        assert_eq!(guidance(Task::Edit, 2.0, Some(0.9)), Guidance::None);
+        assert_eq!(guidance(Task::Edit, 1.0, Some(1.5)), Guidance::None);
+        assert_eq!(guidance(Task::Control, 2.0, Some(1.5)), Guidance::Text(2.0));
+        assert_eq!(guidance(Task::Control, 1.0, Some(1.5)), Guidance::None);
     }
 
     #[test]
     fn three_rows_become_one_as_in_the_paper() {
         let row = |row: usize| Tensor::from([7.0_f32, 3.0, 1.0][row]);
-        let combined = guidance(2.0, Some(1.5)).combine(row);
+        let combined = guidance(Task::Edit, 2.0, Some(1.5)).combine(row);
         assert!((combined.double_value(&[]) - (1.0 + 2.0 * 4.0 + 1.5 * 2.0)).abs() < 1e-6);
     }
 }

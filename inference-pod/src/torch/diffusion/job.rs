@@ -3,6 +3,7 @@
 use easel_api::ImageSize;
 use tch::Tensor;
 
+use super::control::Steering;
 use super::guidance::Guidance;
 use crate::pipeline::WornAdapter;
 use crate::torch::families::Conditioning;
@@ -19,12 +20,20 @@ pub struct Progress {
     pub history: History,
 }
 
+/// What the denoiser sees of the request's picture.
+#[derive(Debug)]
+pub(super) enum Seen {
+    Nothing,
+    /// `[1, channels, h, w]` of f32: what is edited.
+    Latents(Tensor),
+    Steering(Steering),
+}
+
 #[derive(Debug)]
 pub struct Job {
     size: ImageSize,
     progress: Progress,
-    /// `[1, channels, h, w]` of f32: what is edited.
-    picture: Option<Tensor>,
+    seen: Seen,
     /// One row, or with guidance two: the negative prompt first.
     conditioning: Conditioning,
     guidance: Guidance,
@@ -53,12 +62,12 @@ impl Job {
     pub(super) fn new(
         size: ImageSize,
         progress: Progress,
-        picture: Option<Tensor>,
+        seen: Seen,
         conditioning: Conditioning,
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, progress, picture, conditioning, guidance, sampler, adapters: Vec::new(), last: None }
+        Self { size, progress, seen, conditioning, guidance, sampler, adapters: Vec::new(), last: None }
     }
 
     /// With these adapters, which its text was read with too.
@@ -104,16 +113,20 @@ impl Job {
     /// What the model is shown in a row: the latents, and behind them the picture's, or zeros.
     pub(super) fn model_input(&self, row: i64) -> Tensor {
         let latents = self.sampler.scale_model_input(&self.progress.latents, self.progress.step);
-        match &self.picture {
-            None => latents,
-            Some(picture) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, picture], 1),
-            Some(picture) => Tensor::cat(&[latents, picture.zeros_like()], 1),
+        match &self.seen {
+            Seen::Nothing | Seen::Steering(_) => latents,
+            Seen::Latents(picture) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, picture], 1),
+            Seen::Latents(picture) => Tensor::cat(&[latents, picture.zeros_like()], 1),
         }
     }
 
-    /// The one row that a row of the batch reads.
+    /// The one row that a row of the batch reads in this step.
     pub(super) fn conditioning(&self, row: i64) -> Conditioning {
-        self.conditioning.row(self.guidance.text_of(row))
+        let control = match &self.seen {
+            Seen::Nothing | Seen::Latents(_) => None,
+            Seen::Steering(steering) => Some(steering.at(self.progress.step, self.sampler.steps())),
+        };
+        Conditioning { control, ..self.conditioning.row(self.guidance.text_of(row)) }
     }
 
     /// Where this step leads, given the model's output with guidance applied.

@@ -26,7 +26,12 @@ pub(super) fn to_bytes(pixels: &Tensor) -> Result<Vec<u8>, PipelineError> {
 
 /// `[h][w][rgb]` of 0..255 → `[1, 3, h, w]` of -1..1, in f32 on the CPU.
 pub(super) fn from_bytes(picture: &Picture) -> Tensor {
+    unit_from_bytes(picture) * 2.0 - 1.0
+}
+
+/// The same, of 0..1.
+pub(super) fn unit_from_bytes(picture: &Picture) -> Tensor {
     let (height, width) = (i64::from(picture.size.height()), i64::from(picture.size.width()));
     let pixels = Tensor::from_slice(&picture.rgb).view([1, height, width, 3]).permute([0, 3, 1, 2]);
-    (pixels.to_kind(Kind::Float) / 255.0) * 2.0 - 1.0
+    pixels.to_kind(Kind::Float) / 255.0
 }

@@ -77,7 +77,11 @@ impl Family for Flux {
         let pooled = self.text_encoder.forward_pooled(&self.tokenizer.encode_all(&rows)?).to_kind(Kind::Float);
         let shape = [pooled.size()[0], 1];
         let guidance = Tensor::full(shape, f64::from(prompts.guidance_scale), (Kind::Float, pooled.device()));
-        Ok(Conditioning { text: self.t5.encode(&rows)?, pooled: Some(Tensor::cat(&[pooled, guidance], 1)) })
+        Ok(Conditioning {
+            text: self.t5.encode(&rows)?,
+            pooled: Some(Tensor::cat(&[pooled, guidance], 1)),
+            control: None,
+        })
     }
 
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {

@@ -1,11 +1,12 @@
-//! Stable Diffusion 1 and 2 and their editing kind, `InstructPix2Pix`: one CLIP, one `UNet`. Refuses by name whatever
-//! it would draw wrongly.
+//! Stable Diffusion 1 and 2, their editing kind, `InstructPix2Pix`, and their kind that a picture steers, `ControlNet`:
+//! one CLIP, one `UNet`. Refuses by name whatever it would draw wrongly.
 
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
 use easel_checkpoints::Files;
 use tch::Tensor;
 
+use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
 use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::ClipTextModel;
@@ -31,7 +32,7 @@ const COMPONENTS: [(&str, &[&str]); 4] = [
 struct StableDiffusion {
     tokenizer: PromptTokenizer,
     text_encoder: ClipTextModel,
-    unet: UNet2DConditionModel,
+    denoiser: Denoiser,
     schedule: NoiseSchedule,
 }
 
@@ -42,23 +43,26 @@ pub(super) fn load(
     placement: Placement,
 ) -> Result<Loaded, LoadError> {
     check_components(&mut index, &COMPONENTS)?;
+    let steered = task == Task::Control;
+    check_components(&mut index, if steered { &[CONTROLNET] } else { &[] })?;
     // The safety checker and its feature extractor are not run.
     index.ignore(&["safety_checker", "feature_extractor", "requires_safety_checker"]);
     index.finish(&[("image_encoder", serde_json::json!([null, null]))])?;
     // Small and likely to be refused first, large last.
     let schedule = match task {
-        Task::Generate => NoiseSchedule::read_corrected(checkpoint)?,
+        Task::Generate | Task::Control => NoiseSchedule::read_corrected(checkpoint)?,
         Task::Edit => NoiseSchedule::read(checkpoint)?,
     };
     let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
     let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
     let vae = match task {
-        Task::Generate => AutoencoderKl::load(checkpoint, placement)?,
+        Task::Generate | Task::Control => AutoencoderKl::load(checkpoint, placement)?,
         Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
     };
-    let unet = UNet2DConditionModel::load(checkpoint, placement)?;
-    fit(task, &text_encoder, &vae, &unet)?;
-    Ok(Loaded { task, family: Box::new(StableDiffusion { tokenizer, text_encoder, unet, schedule }), vae })
+    let denoiser = Denoiser::load(checkpoint, placement, DenoiserKind { adds: false, steered })?;
+    fit(task, &text_encoder, &vae, &denoiser.unet)?;
+    denoiser.check_control(&vae)?;
+    Ok(Loaded { task, family: Box::new(StableDiffusion { tokenizer, text_encoder, denoiser, schedule }), vae })
 }
 
 /// What each part promises the next: text of one width, and latents of one number of channels, which an editing model
@@ -71,7 +75,7 @@ fn fit(
 ) -> Result<(), LoadError> {
     let latents = vae.latent_channels();
     let (input, wanted) = match task {
-        Task::Generate => ("the VAE's latent_channels", latents),
+        Task::Generate | Task::Control => ("the VAE's latent_channels", latents),
         Task::Edit => ("twice the VAE's latent_channels", 2 * latents),
     };
     let (text, found) = (text_encoder.hidden_size(), unet.text_channels());
@@ -93,11 +97,15 @@ fn fit(
 impl Family for StableDiffusion {
     fn encode(&self, prompts: Prompts<'_>, _size: ImageSize) -> Result<Conditioning, PipelineError> {
         let tokens = self.tokenizer.encode_all(&prompts.rows())?;
-        Ok(Conditioning { text: self.text_encoder.forward(&tokens), pooled: None })
+        Ok(Conditioning { text: self.text_encoder.forward(&tokens), pooled: None, control: None })
     }
 
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {
-        self.unet.forward(sample, times, &conditioning.text, None)
+        self.denoiser.predict(sample, times, conditioning)
+    }
+
+    fn hint(&self, picture: &Tensor) -> Option<Tensor> {
+        self.denoiser.hint(picture)
     }
 
     fn sampler(&self, kind: SamplerKind, steps: u32, _positions: i64) -> Result<Sampler, SamplerError> {
@@ -105,7 +113,7 @@ impl Family for StableDiffusion {
     }
 
     fn in_channels(&self) -> i64 {
-        self.unet.in_channels()
+        self.denoiser.unet.in_channels()
     }
 
     fn text_length(&self) -> usize {
@@ -117,10 +125,10 @@ impl Family for StableDiffusion {
     }
 
     fn adaptable(&self) -> Layers {
-        Layers::default().and(self.text_encoder.adaptable()).and(self.unet.adaptable())
+        Layers::default().and(self.text_encoder.adaptable()).and(self.denoiser.unet.adaptable())
     }
 
     fn bytes(&self) -> u64 {
-        self.text_encoder.bytes() + self.unet.bytes()
+        self.text_encoder.bytes() + self.denoiser.bytes()
     }
 }

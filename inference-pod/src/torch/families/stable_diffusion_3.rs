@@ -109,7 +109,7 @@ impl Family for StableDiffusion3 {
             Some(t5) => t5.encode(&prompts)?.to_kind(clip.kind()),
             None => Tensor::zeros([rows, i64::from(T5_LENGTH), channels], (clip.kind(), clip.device())),
         };
-        Ok(Conditioning { text: Tensor::cat(&[clip, t5], 1), pooled: Some(read.pooled) })
+        Ok(Conditioning { text: Tensor::cat(&[clip, t5], 1), pooled: Some(read.pooled), control: None })
     }
 
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {

@@ -7,6 +7,7 @@ use easel_checkpoints::Files;
 use serde_json::json;
 use tch::Tensor;
 
+use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
 use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
@@ -33,14 +34,22 @@ const TIME_IDS: i64 = 6;
 #[derive(Debug)]
 struct StableDiffusionXl {
     clips: ClipPair,
-    unet: UNet2DConditionModel,
+    denoiser: Denoiser,
     schedule: NoiseSchedule,
     /// Guide by zeros where there is no negative prompt.
     force_zeros_for_empty_prompt: bool,
 }
 
-pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
+/// `task`: to generate, or to be steered by a picture.
+pub(super) fn load(
+    mut index: Config,
+    checkpoint: &Files,
+    task: Task,
+    placement: Placement,
+) -> Result<Loaded, LoadError> {
     check_components(&mut index, &COMPONENTS)?;
+    let steered = task == Task::Control;
+    check_components(&mut index, if steered { &[CONTROLNET] } else { &[] })?;
     let force_zeros_for_empty_prompt = index.take_or("force_zeros_for_empty_prompt", true)?;
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
@@ -51,10 +60,11 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
     ];
     let clips = ClipPair::load(checkpoint, text_encoders)?;
     let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { upcasts: true, ..VaeUse::default() })?;
-    let unet = UNet2DConditionModel::load_with_added_conditions(checkpoint, placement)?;
-    fit(&clips, &vae, &unet)?;
-    let family = Box::new(StableDiffusionXl { clips, unet, schedule, force_zeros_for_empty_prompt });
-    Ok(Loaded { task: Task::Generate, family, vae })
+    let denoiser = Denoiser::load(checkpoint, placement, DenoiserKind { adds: true, steered })?;
+    fit(&clips, &vae, &denoiser.unet)?;
+    denoiser.check_control(&vae)?;
+    let family = Box::new(StableDiffusionXl { clips, denoiser, schedule, force_zeros_for_empty_prompt });
+    Ok(Loaded { task, family, vae })
 }
 
 fn fit(clips: &ClipPair, vae: &AutoencoderKl, unet: &UNet2DConditionModel) -> Result<(), LoadError> {
@@ -91,11 +101,16 @@ impl Family for StableDiffusionXl {
             let _ = text.narrow(0, 0, 1).zero_();
             let _ = pooled.narrow(0, 0, 1).zero_();
         }
-        Ok(Conditioning { text, pooled: self.unet.added_conditions(&pooled, &time_ids) })
+        let pooled = self.denoiser.unet.added_conditions(&pooled, &time_ids);
+        Ok(Conditioning { text, pooled, control: None })
     }
 
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {
-        self.unet.forward(sample, times, &conditioning.text, conditioning.pooled.as_ref())
+        self.denoiser.predict(sample, times, conditioning)
+    }
+
+    fn hint(&self, picture: &Tensor) -> Option<Tensor> {
+        self.denoiser.hint(picture)
     }
 
     fn sampler(&self, kind: SamplerKind, steps: u32, _positions: i64) -> Result<Sampler, SamplerError> {
@@ -103,7 +118,7 @@ impl Family for StableDiffusionXl {
     }
 
     fn in_channels(&self) -> i64 {
-        self.unet.in_channels()
+        self.denoiser.unet.in_channels()
     }
 
     fn text_length(&self) -> usize {
@@ -115,10 +130,10 @@ impl Family for StableDiffusionXl {
     }
 
     fn adaptable(&self) -> Layers {
-        self.clips.adaptable().and(self.unet.adaptable())
+        self.clips.adaptable().and(self.denoiser.unet.adaptable())
     }
 
     fn bytes(&self) -> u64 {
-        self.clips.bytes() + self.unet.bytes()
+        self.clips.bytes() + self.denoiser.bytes()
     }
 }

@@ -1,4 +1,5 @@
-//! What `unet/config.json` says, as stages on the way down and up. Refuses by name what this `UNet` does not compute.
+//! What `unet/config.json` says, as stages on the way down and up, and what a `ControlNet`'s says in the same words.
+//! Refuses by name what neither computes.
 
 use easel_checkpoints::Files;
 use serde_json::json;
@@ -8,20 +9,26 @@ use crate::torch::config::Config;
 use crate::torch::embeddings::Timesteps;
 use crate::torch::resnet::ResnetConfig;
 
+/// As far as the middle, and for all blocks.
 #[derive(Debug)]
-pub(super) struct UNetConfig {
-    pub(super) in_channels: i64,
-    pub(super) out_channels: i64,
+pub(in crate::torch) struct UNetConfig {
+    pub(in crate::torch) in_channels: i64,
     pub(super) down: Vec<Stage>,
     pub(super) mid: Stage,
-    /// In the order of `up_blocks`: from the coarsest to the finest.
-    pub(super) up: Vec<Stage>,
     pub(super) groups: i64,
     pub(super) eps: f64,
     pub(super) flip_sin_to_cos: bool,
     pub(super) freq_shift: f64,
     pub(super) use_linear_projection: bool,
     pub(super) addition: Option<AdditionConfig>,
+}
+
+/// From the middle on.
+#[derive(Debug)]
+pub(super) struct WayUp {
+    pub(super) out_channels: i64,
+    /// In the order of `up_blocks`: from the coarsest to the finest.
+    pub(super) up: Vec<Stage>,
 }
 
 /// `text_time`: what is added to the time embedding.
@@ -51,30 +58,62 @@ pub(super) struct AttentionConfig {
 }
 
 impl UNetConfig {
-    /// `adds`: whether the pipeline has pooled text and sizes to tell.
-    pub(super) fn read(checkpoint: &Files, adds: bool) -> Result<Self, LoadError> {
+    /// Of `unet/`. `adds`: whether the pipeline has pooled text and sizes to tell.
+    pub(super) fn read(checkpoint: &Files, adds: bool) -> Result<(Self, WayUp), LoadError> {
         let mut config = Config::read(checkpoint, "unet/config.json")?;
-        let addition = addition(&mut config, adds)?;
-        let (down, mid, up) = stages(&mut config)?;
-        let read = Self {
-            in_channels: config.take_or("in_channels", 4)?,
+        let stages = stages(&mut config)?;
+        // Going up, the stages come in reverse and have one residual block more.
+        let up = stages.iter().rev().map(|stage| Stage { layers: stage.layers + 1, ..stage.clone() }).collect();
+        let way_up = WayUp {
             out_channels: config.take_or("out_channels", 4)?,
-            down,
-            mid,
-            up,
+            up: typed(&mut config, "up_block_types", "Up", up)?,
+        };
+        let read = Self::take(&mut config, stages, adds)?;
+        refuse_the_rest(config)?;
+        Ok((read, way_up))
+    }
+
+    /// Of another model's file, which has no way up. Refuses what is left of it.
+    pub(in crate::torch) fn read_the_way_down(mut config: Config, adds: bool) -> Result<Self, LoadError> {
+        let stages = stages(&mut config)?;
+        let read = Self::take(&mut config, stages, adds)?;
+        refuse_the_rest(config)?;
+        Ok(read)
+    }
+
+    fn take(config: &mut Config, stages: Vec<Stage>, adds: bool) -> Result<Self, LoadError> {
+        let mid_type = config.take_or("mid_block_type", "UNetMidBlock2DCrossAttn".to_owned())?;
+        if mid_type != "UNetMidBlock2DCrossAttn" {
+            return Err(config.unsupported("mid_block_type", &mid_type));
+        }
+        Ok(Self {
+            in_channels: config.take_or("in_channels", 4)?,
+            mid: stages[stages.len() - 1].clone(),
+            down: typed(config, "down_block_types", "Down", stages)?,
             groups: config.take_or("norm_num_groups", 32)?,
             eps: config.take_or("norm_eps", 1e-5)?,
             flip_sin_to_cos: config.take_or("flip_sin_to_cos", true)?,
             freq_shift: config.take_or("freq_shift", 0.0)?,
             use_linear_projection: config.take_or("use_linear_projection", false)?,
-            addition,
-        };
-        refuse_the_rest(config)?;
-        Ok(read)
+            addition: addition(config, adds)?,
+        })
     }
 
-    pub(super) fn first_channels(&self) -> i64 {
+    pub(in crate::torch) fn first_channels(&self) -> i64 {
         self.down[0].channels
+    }
+
+    /// Of what the way down leaves for the way up: one skip at first, one of each residual block, one of each halving.
+    pub(super) fn skip_channels(&self) -> Vec<i64> {
+        let last = self.down.len() - 1;
+        let of_stage = |(index, stage): (usize, &Stage)| {
+            std::iter::repeat_n(stage.channels, stage.layers + usize::from(index < last))
+        };
+        [self.first_channels()].into_iter().chain(self.down.iter().enumerate().flat_map(of_stage)).collect()
+    }
+
+    pub(in crate::torch) fn mid_channels(&self) -> i64 {
+        self.mid.channels
     }
 
     /// diffusers 0.42.1, `unet_2d_condition.py`, `_set_time_proj`.
@@ -109,7 +148,8 @@ fn addition(config: &mut Config, adds: bool) -> Result<Option<AdditionConfig>, L
     }
 }
 
-fn stages(config: &mut Config) -> Result<(Vec<Stage>, Stage, Vec<Stage>), LoadError> {
+/// At least one, from the finest to the coarsest, each as if it had attention.
+fn stages(config: &mut Config) -> Result<Vec<Stage>, LoadError> {
     let channels: Vec<i64> = config.need("block_out_channels")?;
     let count = channels.len();
     let layers = config.take_each("layers_per_block", 2, count)?;
@@ -118,34 +158,30 @@ fn stages(config: &mut Config) -> Result<(Vec<Stage>, Stage, Vec<Stage>), LoadEr
     let heads = config.take_each("attention_head_dim", 8, count)?;
     let transformer_layers = config.take_each("transformer_layers_per_block", 1, count)?;
     let text_channels = config.take_each("cross_attention_dim", 1280, count)?;
-    let down_types: Vec<String> = config.need("down_block_types")?;
-    let up_types: Vec<String> = config.need("up_block_types")?;
-    let mid_type = config.take_or("mid_block_type", "UNetMidBlock2DCrossAttn".to_owned())?;
-    if count == 0 || down_types.len() != count || up_types.len() != count {
-        return Err(config
-            .unsupported("block_out_channels", format_args!("{channels:?} beside {down_types:?} and {up_types:?}")));
-    }
-    if mid_type != "UNetMidBlock2DCrossAttn" {
-        return Err(config.unsupported("mid_block_type", &mid_type));
+    if count == 0 {
+        return Err(config.unsupported("block_out_channels", &channels));
     }
     let attention = |stage: usize| AttentionConfig {
         heads: heads[stage],
         layers: transformer_layers[stage],
         text_channels: text_channels[stage],
     };
-    let stage = |stage: usize, more: usize, has_attention: bool| Stage {
-        channels: channels[stage],
-        layers: layers[stage] + more,
-        attention: has_attention.then(|| attention(stage)),
-    };
-    let mut down = Vec::new();
-    let mut up = Vec::new();
-    for index in 0..count {
-        down.push(stage(index, 0, has_attention(config, "down_block_types", "Down", &down_types[index])?));
-        // Going up, the stages come in reverse and have one residual block more.
-        up.push(stage(count - 1 - index, 1, has_attention(config, "up_block_types", "Up", &up_types[index])?));
+    let stage =
+        |stage: usize| Stage { channels: channels[stage], layers: layers[stage], attention: Some(attention(stage)) };
+    Ok((0..count).map(stage).collect())
+}
+
+/// The stages as the classes under `key` name them, with attention or without.
+fn typed(config: &mut Config, key: &str, direction: &str, stages: Vec<Stage>) -> Result<Vec<Stage>, LoadError> {
+    let classes: Vec<String> = config.need(key)?;
+    if classes.len() != stages.len() {
+        return Err(config.unsupported(key, format_args!("{classes:?} for {} stages", stages.len())));
     }
-    Ok((down, stage(count - 1, 0, true), up))
+    let typed = |(stage, class): (Stage, &String)| {
+        let has_attention = has_attention(config, key, direction, class)?;
+        Ok(Stage { attention: stage.attention.filter(|_| has_attention), ..stage })
+    };
+    stages.into_iter().zip(&classes).map(typed).collect()
 }
 
 fn has_attention(config: &Config, key: &str, direction: &str, class: &str) -> Result<bool, LoadError> {
