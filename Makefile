@@ -40,4 +40,7 @@ soak: ## draw for SECONDS (default 600) on the running cluster while pods and le
 bench-load: ## pull, verify and load 1 GB beside peers (ROUNDS=5); the peers' Python environment has 5 GB
 	@$(PYTHON) e2e/bench/load.py --rounds $(or $(ROUNDS),5)
 
-.PHONY: help up stores down test test-quick deps generate images digest soak bench-load
+bench-engine: ## seconds per picture beside diffusers, same weights and threads (ROUNDS=5; MORE="--sizes 64 --dtypes bf16"); half an hour
+	@$(PYTHON) e2e/bench/engine.py --rounds $(or $(ROUNDS),5) $(MORE)
+
+.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine

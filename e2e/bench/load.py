@@ -53,7 +53,7 @@ def main() -> None:
         up.up()
     lifecycle.ensure(Cluster())
     interpreter = peers.python()
-    ours = {name: options.examples / name for name in ("fetch", "load")} if options.examples else build.examples()
+    ours = {name: options.examples / name for name in ("fetch", "load")} if options.examples else build.examples("fetch", "load")
     artifact = prepare(interpreter)
     samples = {name: {key: [] for key in ("pull", "cold", "load", "warm", "extra")} for name in TITLES}
     raw = {"wire_cold": [], "wire_warm": [], "memcpy": [], "disk_write": []}

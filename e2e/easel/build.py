@@ -20,13 +20,13 @@ def binaries() -> None:
         subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES], cwd=paths.ROOT, env=environment, check=True)
 
 
-def examples() -> dict[str, Path]:
-    """The two halves of a cold start as programs of their own, for the benchmark: `fetch` and `load`."""
-    with step("examples", "fetch, load (release)"):
+def examples(*names: str) -> dict[str, Path]:
+    """What a pod does as programs of their own, for benchmarks: `fetch` and `load` are the two halves of a cold start."""
+    with step("examples", f"{', '.join(names)} (release)"):
         # Beside the same packages, so that features unify as in `binaries` and no dependency is built twice.
-        subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES, "-p", "easel-checkpoints", "--example", "fetch", "--example", "load"],
-                       cwd=paths.ROOT, check=True)
-    return {name: paths.TARGET / "release" / "examples" / name for name in ("fetch", "load")}
+        wanted = [argument for name in names for argument in ("--example", name)]
+        subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES, "-p", "easel-checkpoints", *wanted], cwd=paths.ROOT, check=True)
+    return {name: paths.TARGET / "release" / "examples" / name for name in names}
 
 
 def images(load: bool) -> tuple[str, str]:

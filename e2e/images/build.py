@@ -47,6 +47,8 @@ def inference(binary: Path, libtorch: Path | None, models: list[Path], tag: str)
         env["LD_LIBRARY_PATH"] = f"{LIBTORCH}/lib"
         # libgomp's threads spin while they wait, unless told before main: on shared cores a step took 20 times as long.
         env["OMP_WAIT_POLICY"] = "PASSIVE"
+        # A decoder's layers are hundreds of megabytes, fresh from the kernel each time: without huge pages most of their time is page faults.
+        env["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     if models:
         files = tuple(File(folder, f"{MODELS}/{folder.name}", 0o644) for folder in models)
         layers.append(Layer("models", files, compression=1))

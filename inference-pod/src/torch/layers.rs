@@ -34,7 +34,8 @@ impl Linear {
     }
 }
 
-/// A convolution over height and width with a square kernel, padded so that stride 1 keeps the size.
+/// A convolution over height and width with a square kernel, padded so that stride 1 keeps the size. On a CPU the kernel
+/// has its channels last, and so has what it puts out: see `weights::kernels`.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
@@ -52,7 +53,7 @@ impl Conv2d {
 
     pub fn load_with_stride(section: &Section, input: i64, output: i64, kernel: i64, stride: i64) -> Result<Self> {
         Ok(Self {
-            weight: section.tensor("weight", &[output, input, kernel, kernel])?,
+            weight: section.kernel("weight", [output, input, kernel, kernel])?,
             bias: section.tensor("bias", &[output])?,
             stride,
             padding: (kernel - 1) / 2,
@@ -143,10 +144,26 @@ impl Embedding {
 /// Scaled dot-product attention. `query` is `[batch, length, channels]`, `key` and `value` may have another length.
 /// libtorch's kernels keep the sums in f32 whatever the dtype, which is what `upcast_attention` asks for.
 pub fn attend(query: &Tensor, key: &Tensor, value: &Tensor, heads: i64, causal: bool) -> Tensor {
+    attend_with(query, key, value, heads, None, causal)
+}
+
+/// [`attend`] with a `bias` of f32 that is added to the logits, of a shape that spreads to `[batch, heads, length, _]`.
+pub fn attend_biased(query: &Tensor, key: &Tensor, value: &Tensor, heads: i64, bias: Option<&Tensor>) -> Tensor {
+    attend_with(query, key, value, heads, bias, false)
+}
+
+fn attend_with(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    heads: i64,
+    bias: Option<&Tensor>,
+    causal: bool,
+) -> Tensor {
     let (batch, length, channels) = (query.size()[0], query.size()[1], query.size()[2]);
     let split = |x: &Tensor| x.view([batch, -1, heads, channels / heads]).transpose(1, 2); // [batch, heads, length, _]
     let (query, key, value) = (split(query), split(key), split(value));
-    Tensor::scaled_dot_product_attention(&query, &key, &value, None::<&Tensor>, 0.0, causal, None, false)
+    Tensor::scaled_dot_product_attention(&query, &key, &value, bias, 0.0, causal, None, false)
         .transpose(1, 2)
         .reshape([batch, length, channels])
 }

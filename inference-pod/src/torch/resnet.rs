@@ -1,7 +1,7 @@
 //! The residual block and the two ways to change resolution, which `UNet` and VAE share.
 //! Transcribed from diffusers 0.42.1, `models/resnet.py`, `downsampling.py` and `upsampling.py`.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::layers::{Conv2d, GroupNorm, Linear};
 use super::weights::{Section, WeightsError};
@@ -86,6 +86,13 @@ impl Upsample2D {
     pub fn forward(&self, x: &Tensor, (h, w): (i64, i64)) -> Tensor {
         self.conv.forward(&x.upsample_nearest2d([h, w], None, None))
     }
+}
+
+/// `[batch, h·w, channels]` → `[batch, channels, h, w]`. On a CPU it is the same memory, with channels last as convolutions
+/// have them there; a GPU's convolutions and norms expect them first.
+pub fn pixels_of(tokens: &Tensor, (h, w): (i64, i64)) -> Tensor {
+    let pixels = tokens.transpose(1, 2).unflatten(2, [h, w]);
+    if pixels.device() == Device::Cpu { pixels } else { pixels.contiguous() }
 }
 
 /// Height and width of `[batch, channels, h, w]`.

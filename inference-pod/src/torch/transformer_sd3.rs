@@ -36,6 +36,30 @@ pub struct SD3Transformer2DModel {
     bytes: u64,
 }
 
+/// `[batch, length, text_channels]`, of which the last vector stands for several that are equal.
+///
+/// Text has no positions here, so equal vectors stay equal through every block, and attention to all of them is attention
+/// to one whose weight counts as often: `n·exp(x)` is `exp(x + ln n)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    pub vectors: &'a Tensor,
+    /// At least 1.
+    pub last_counts: i64,
+}
+
+impl Text<'_> {
+    /// Of the logits of attention to `patches` pixels and this text: `[1, 1, 1, patches + length]` of f32, or nothing.
+    fn bias(&self, patches: i64) -> Option<Tensor> {
+        let length = self.vectors.size()[1];
+        let bias = || {
+            let zeros = Tensor::zeros([1, 1, 1, patches + length], (Kind::Float, self.vectors.device()));
+            let _ = zeros.narrow(3, patches + length - 1, 1).fill_((self.last_counts as f64).ln());
+            zeros
+        };
+        (self.last_counts > 1).then(bias)
+    }
+}
+
 impl SD3Transformer2DModel {
     /// Reads `transformer/` of a checkpoint.
     pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
@@ -113,17 +137,18 @@ impl SD3Transformer2DModel {
         self.bytes
     }
 
-    /// `sample` `[batch, in, h, w]`, `times` `[batch]` of 0..1000, `text` `[batch, length, text_channels]` and `pooled`
-    /// `[batch, pooled_channels]`, each of any dtype → `[batch, out, h, w]` of f32.
-    pub fn forward(&self, sample: &Tensor, times: &Tensor, text: &Tensor, pooled: &Tensor) -> Tensor {
+    /// `sample` `[batch, in, h, w]`, `times` `[batch]` of 0..1000, text and `pooled` `[batch, pooled_channels]`, each of any
+    /// dtype → `[batch, out, h, w]` of f32.
+    pub fn forward(&self, sample: &Tensor, times: &Tensor, text: Text<'_>, pooled: &Tensor) -> Tensor {
         let Placement { device, kind } = self.placement;
         let place = |x: &Tensor| x.to_device(device).to_kind(kind);
         let (height, width) = height_width(sample);
         let mut x = self.pos_embed.forward(&place(sample)); // [batch, patches, dim]
         let emb = self.time_text_embed.forward(&times.to_device(device), None, &place(pooled)); // [batch, dim]
-        let mut context = self.context_embedder.forward(&place(text)); // [batch, length, dim]
+        let mut context = self.context_embedder.forward(&place(text.vectors)); // [batch, length, dim]
+        let bias = text.bias(x.size()[1]);
         for block in &self.transformer_blocks {
-            let (next, context_next) = block.forward(&x, &context, &emb);
+            let (next, context_next) = block.forward(&x, &context, &emb, bias.as_ref());
             x = next;
             // The last block leaves none, and nobody asks.
             context = context_next.unwrap_or(context);

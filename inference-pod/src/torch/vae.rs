@@ -109,7 +109,7 @@ impl AutoencoderKl {
             None => self.encoder.as_ref()?.forward(&self.place(pixels)).to_kind(Kind::Float),
             Some(sides) => self.moments_in_tiles(pixels, sides)?,
         };
-        Some(moments.narrow(1, 0, self.latent_channels)) // the other half are variances
+        Some(moments.narrow(1, 0, self.latent_channels).contiguous()) // the other half are variances
     }
 
     /// The latents' means and logarithms of variances, of a picture in tiles of so many latents high and wide.

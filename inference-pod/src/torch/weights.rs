@@ -3,6 +3,7 @@
 
 mod files;
 mod fill;
+mod kernels;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use tch::{Kind, Tensor};
 
 use self::files::{find_files, read_header};
 use self::fill::Pending;
+use self::kernels::Kernel;
 use super::device::Placement;
 use super::lora::{Layers, Registry, Shape, Site};
 use crate::pipeline::LoadError;
@@ -90,6 +92,8 @@ pub struct Weights<'a> {
     pending: RefCell<Vec<Pending>>,
     /// A tensor that is asked for twice is read once.
     taken: RefCell<BTreeMap<String, Tensor>>,
+    /// Those of `taken` whose axes lie in another order than in their file.
+    kernels: RefCell<BTreeMap<String, Kernel>>,
     bytes: Cell<u64>,
 }
 
@@ -144,6 +148,7 @@ impl<'a> Weights<'a> {
             placement,
             pending: RefCell::default(),
             taken: RefCell::default(),
+            kernels: RefCell::default(),
             bytes: Cell::new(0),
         }
     }
@@ -209,7 +214,11 @@ impl<'a> Weights<'a> {
             let keys = unknown.iter().take(LISTED_KEYS).map(|key| (*key).clone()).collect();
             return Err(WeightsError::Unknown { path: self.path_of(first), count: unknown.len(), keys });
         }
-        fill::fill(&self.files, self.pending.take(), self.placement)
+        fill::fill(&self.files, self.pending.take(), self.placement)?;
+        self.kernels
+            .take()
+            .into_iter()
+            .try_for_each(|(key, kernel)| kernel.turn().map_err(|source| WeightsError::Tensor { key, source }))
     }
 
     /// The file that has the key, or the one that should: shards are many, so then their folder.
@@ -219,6 +228,21 @@ impl<'a> Weights<'a> {
             (None, [only]) => only.path.clone(),
             (None, _) => self.folder.clone(),
         }
+    }
+
+    /// [`Self::take`], for a convolution.
+    fn take_kernel(&self, key: String, shape: [i64; 4]) -> Result<Tensor, WeightsError> {
+        if let Some(kernel) = self.kernels.borrow().get(&key) {
+            return Ok(kernel.turned());
+        }
+        let stored = self.take(key.clone(), &shape)?;
+        if !Kernel::is_turned(shape, self.placement) {
+            return Ok(stored);
+        }
+        let kernel = Kernel::new(stored, shape);
+        let turned = kernel.turned();
+        self.kernels.borrow_mut().insert(key, kernel);
+        Ok(turned)
     }
 
     fn take(&self, key: String, shape: &[i64]) -> Result<Tensor, WeightsError> {
@@ -270,6 +294,11 @@ impl Section<'_> {
     /// The layer that this section is.
     pub(super) fn site(&self, shape: Shape) -> Site {
         self.weights.registry.add(&self.weights.part, &self.prefix, shape)
+    }
+
+    /// `[output, input, side, side]` of a convolution, its axes in memory in the order that the device convolves fastest.
+    pub fn kernel(&self, name: &str, shape: [i64; 4]) -> Result<Tensor, WeightsError> {
+        self.weights.take_kernel(self.key(name), shape)
     }
 
     pub fn contains(&self, name: &str) -> bool {

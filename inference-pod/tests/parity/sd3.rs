@@ -5,7 +5,7 @@ use easel_api::ImageSize;
 use easel_inference::pipeline::{PictureRequest, Pipeline, PipelineError};
 use easel_inference::torch::Placement;
 use easel_inference::torch::clip::{ClipPair, ClipTextModel};
-use easel_inference::torch::transformer_sd3::SD3Transformer2DModel;
+use easel_inference::torch::transformer_sd3::{SD3Transformer2DModel, Text};
 use easel_inference::torch::vae::{AutoencoderKl, VaeUse};
 use serde_json::json;
 use tch::{Kind, Tensor};
@@ -48,8 +48,10 @@ fn the_transformers_of_3_and_of_3_5_compute_the_same_for_a_batch_at_two_times() 
     let (sample, times, pooled) = (golden.get("sample"), golden.get("times"), golden.get("pooled"));
     for model in ["sd3", "sd35"] {
         let transformer = SD3Transformer2DModel::load(&golden::files(model), Placement::REFERENCE).unwrap();
-        let output = transformer.forward(sample, times, &text(&golden), pooled);
-        Golden::open(model).assert_close("transformer", &output);
+        for (vectors, last_counts) in [(&text(&golden), 1), (golden.get("text"), T5_LENGTH)] {
+            let output = transformer.forward(sample, times, Text { vectors, last_counts }, pooled);
+            Golden::open(model).assert_close("transformer", &output);
+        }
     }
 }
 
@@ -93,7 +95,7 @@ fn every_part_is_counted_and_the_key_tells_what_can_share_a_step() {
     });
     assert_eq!(pipeline.memory_bytes(), 4 * parts.iter().sum::<u64>());
     let key = pipeline.batch_key(&wish());
-    assert_eq!((key.input_channels, key.height, key.width, key.text_length, key.rows), (16, 12, 20, 280, 2));
+    assert_eq!((key.input_channels, key.height, key.width, key.text_length, key.rows), (16, 12, 20, 25, 2));
     assert_eq!(pipeline.batch_key(&PictureRequest { guidance_scale: 1.0, ..wish() }).rows, 1);
     assert_eq!(pipeline.text_tokens(""), 2);
 }

@@ -5,7 +5,7 @@ use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
 use easel_checkpoints::Files;
 use serde_json::json;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::flow_schedule::{FlowSchedule, Levels};
 use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit};
@@ -17,7 +17,7 @@ use crate::torch::diffusion::Task;
 use crate::torch::lora::Layers;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
-use crate::torch::transformer_sd3::SD3Transformer2DModel;
+use crate::torch::transformer_sd3::{SD3Transformer2DModel, Text};
 use crate::torch::vae::{AutoencoderKl, VaeUse};
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
@@ -38,6 +38,7 @@ struct StableDiffusion3 {
     t5: Option<T5Reader>,
     transformer: SD3Transformer2DModel,
     schedule: FlowSchedule,
+    on_cpu: bool,
 }
 
 pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
@@ -56,7 +57,17 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
     let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
     let transformer = SD3Transformer2DModel::load(checkpoint, placement)?;
     fit(&clips, t5.as_ref(), &vae, &transformer)?;
-    Ok(Loaded { task: Task::Generate, family: Box::new(StableDiffusion3 { clips, t5, transformer, schedule }), vae })
+    Ok(Loaded {
+        task: Task::Generate,
+        family: Box::new(StableDiffusion3 {
+            clips,
+            t5,
+            transformer,
+            schedule,
+            on_cpu: placement.device == Device::Cpu,
+        }),
+        vae,
+    })
 }
 
 /// A checkpoint that leaves it out says `[null, null]`, or nothing.
@@ -98,8 +109,17 @@ fn fit(
     )
 }
 
+impl StableDiffusion3 {
+    /// Vectors of T5, or of the zeros in its place. They are equal, so one is enough on a CPU; libtorch's fastest attention
+    /// on GPUs takes no bias, and so they get them all.
+    fn t5_length(&self) -> i64 {
+        if self.t5.is_none() && self.on_cpu { 1 } else { i64::from(T5_LENGTH) }
+    }
+}
+
 impl Family for StableDiffusion3 {
-    /// `encode_prompt`: both CLIPs side by side, padded to the transformer's width, and after them T5 or as many zeros.
+    /// `encode_prompt`: both CLIPs side by side, padded to the transformer's width, and after them T5 or as many zeros, of
+    /// which one stands for all where it can.
     fn encode(&self, prompts: Prompts<'_>, _size: ImageSize) -> Result<Conditioning, PipelineError> {
         let prompts = prompts.rows();
         let read = self.clips.encode(&prompts)?;
@@ -107,14 +127,15 @@ impl Family for StableDiffusion3 {
         let clip = read.hidden.constant_pad_nd([0, channels - read.hidden.size()[2]]); // [rows, length, channels]
         let t5 = match &self.t5 {
             Some(t5) => t5.encode(&prompts)?.to_kind(clip.kind()),
-            None => Tensor::zeros([rows, i64::from(T5_LENGTH), channels], (clip.kind(), clip.device())),
+            None => Tensor::zeros([rows, self.t5_length(), channels], (clip.kind(), clip.device())),
         };
         Ok(Conditioning { text: Tensor::cat(&[clip, t5], 1), pooled: Some(read.pooled), control: None })
     }
 
     fn predict(&self, sample: &Tensor, times: &Tensor, conditioning: &Conditioning) -> Tensor {
         let pooled = conditioning.pooled.as_ref().expect("this family's encode gives it");
-        self.transformer.forward(sample, times, &conditioning.text, pooled)
+        let text = Text { vectors: &conditioning.text, last_counts: i64::from(T5_LENGTH) / self.t5_length() };
+        self.transformer.forward(sample, times, text, pooled)
     }
 
     fn sampler(&self, kind: SamplerKind, steps: u32, positions: i64) -> Result<Sampler, SamplerError> {
@@ -139,7 +160,7 @@ impl Family for StableDiffusion3 {
     }
 
     fn text_length(&self) -> usize {
-        self.clips.length() + usize::from(T5_LENGTH)
+        self.clips.length() + self.t5_length() as usize
     }
 
     fn text_tokens(&self, prompt: &str) -> u32 {

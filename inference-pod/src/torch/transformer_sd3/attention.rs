@@ -4,7 +4,7 @@
 use tch::Tensor;
 
 use super::config::BlockConfig;
-use crate::torch::layers::{Linear, attend};
+use crate::torch::layers::{Linear, attend, attend_biased};
 use crate::torch::mmdit::Projections;
 use crate::torch::weights::{Section, WeightsError};
 
@@ -54,14 +54,20 @@ impl Attention {
         self.to_out.forward(&attend(&query, &key, &value, self.heads, false))
     }
 
-    /// `[batch, patches, dim]` and `[batch, length, dim]` → the same shapes, the text's where it is read again.
-    pub(super) fn forward_joint(&self, x: &Tensor, context: &Tensor) -> (Tensor, Option<Tensor>) {
+    /// `[batch, patches, dim]` and `[batch, length, dim]` → the same shapes, the text's where it is read again. `bias` is
+    /// of all logits, `[patches + length]` the last of its axes.
+    pub(super) fn forward_joint(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, Option<Tensor>) {
         let Some(added) = &self.added else {
             return (self.forward(x), None);
         };
         let (pixels, text) = (self.pixels.forward(x), added.text.forward(context));
         let side_by_side = |index: usize| Tensor::cat(&[&pixels[index], &text[index]], 1); // [batch, patches + length, dim]
-        let out = attend(&side_by_side(0), &side_by_side(1), &side_by_side(2), self.heads, false);
+        let out = attend_biased(&side_by_side(0), &side_by_side(1), &side_by_side(2), self.heads, bias);
         let (patches, length) = (x.size()[1], context.size()[1]);
         let text = |to_add_out: &Linear| to_add_out.forward(&out.narrow(1, patches, length));
         (self.to_out.forward(&out.narrow(1, 0, patches)), added.to_add_out.as_ref().map(text))

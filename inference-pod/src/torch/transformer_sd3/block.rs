@@ -52,18 +52,24 @@ impl JointTransformerBlock {
     }
 
     /// `[batch, patches, dim]`, text `[batch, length, dim]` and `[batch, dim]` → pixels and text of the same shapes; the
-    /// text where this block changes it.
-    pub(super) fn forward(&self, x: &Tensor, context: &Tensor, emb: &Tensor) -> (Tensor, Option<Tensor>) {
+    /// text where this block changes it. `bias` is of the attention.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        emb: &Tensor,
+        bias: Option<&Tensor>,
+    ) -> (Tensor, Option<Tensor>) {
         let how = self.norm1.forward(emb);
         let normed = modulated(x, &how.scale_msa, &how.shift_msa);
         let (attended, context) = match &self.context {
             Context::Reads { norm1_context } => {
-                (self.attn.forward_joint(&normed, &norm1_context.forward(context, emb)).0, None)
+                (self.attn.forward_joint(&normed, &norm1_context.forward(context, emb), bias).0, None)
             }
             Context::Changes { norm1_context, ff_context } => {
                 let how = norm1_context.forward(emb);
                 let read = modulated(context, &how.scale_msa, &how.shift_msa);
-                let (attended, text) = self.attn.forward_joint(&normed, &read);
+                let (attended, text) = self.attn.forward_joint(&normed, &read, bias);
                 (attended, text.map(|text| fed_forward(context + &how.gate_msa * text, &how, ff_context)))
             }
         };

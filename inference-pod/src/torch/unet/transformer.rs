@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::config::{AttentionConfig, UNetConfig};
 use crate::torch::layers::{Conv2d, GroupNorm, LayerNorm, Linear, attend};
-use crate::torch::resnet::height_width;
+use crate::torch::resnet::{height_width, pixels_of};
 use crate::torch::weights::{Section, WeightsError};
 
 /// diffusers passes neither of them on from the `UNet`'s config.
@@ -61,7 +61,7 @@ impl Transformer2DModel {
     pub(super) fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
         let (h, w) = height_width(x);
         let to_tokens = |x: Tensor| x.flatten(2, 3).transpose(1, 2); // [batch, h·w, channels]
-        let to_pixels = |x: Tensor| x.transpose(1, 2).unflatten(2, [h, w]).contiguous(); // [batch, channels, h, w]
+        let to_pixels = |x: Tensor| pixels_of(&x, (h, w)); // [batch, channels, h, w]
         let through = |x: Tensor| self.transformer_blocks.iter().fold(x, |x, block| block.forward(&x, text));
         let normed = self.norm.forward(x);
         let out = match &self.proj {
