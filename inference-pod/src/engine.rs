@@ -10,6 +10,7 @@ mod drawing;
 mod fetching;
 mod load;
 mod metrics;
+mod previews;
 mod residency;
 mod retry;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::pipeline::{Edit, Loader, Picture, PictureRequest};
 use crate::scheduler;
 pub use metrics::EngineMetrics;
+pub use previews::{Preview, PreviewReceiver, PreviewSender, previews};
 
 #[derive(Args, Clone, Debug)]
 pub struct EngineFlags {
@@ -81,6 +83,8 @@ pub struct DrawRequest {
     pub arrival: Instant,
     pub deadline: Option<Instant>,
     pub sender: Sender,
+    /// Where previews go, if there shall be any.
+    pub previews: Option<PreviewSender>,
 }
 
 /// On whose account a request runs, and by what name it is cancelled.

@@ -2,11 +2,12 @@
 //! Reads the routing table and calls pods; writes nothing, knows no controller and no Kubernetes.
 //!
 //! One request goes admit → queue → route → proxy, a file each, in the order that `generations` gives them; `edits` differs
-//! in what it reads.
+//! in what it reads, and `stream` in that it passes on events as they come.
 //!
 //! Memory is bounded by flags. A connection holds at most 64 KiB of buffers and one request; a request is at most 1 MiB
 //! while it is read, and what is kept of it until it is answered is about as long as its prompts. Answers are held whole
-//! until their last byte is sent, because a half-sent one could not be drawn again elsewhere; together they take at most
+//! until their last byte is sent, because a half-sent one could not be drawn again elsewhere, and so is each event of a
+//! stream; together they take at most
 //! `--response-memory-mib`, or one answer if that is larger. Pictures that shall be edited, up to 8 MiB each, are counted
 //! in all their copies and take at most `--edit-memory-mib` together; while that is full, further ones are not read. So at
 //! most `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib` + `edit-memory-mib`, and that only if every client
@@ -27,6 +28,7 @@ mod render;
 mod route;
 mod server;
 mod stall;
+mod stream;
 mod tries;
 
 use std::sync::Arc;

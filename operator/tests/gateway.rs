@@ -16,6 +16,8 @@ mod inputs;
 mod retries;
 #[path = "gateway/stage.rs"]
 mod stage;
+#[path = "gateway/streams.rs"]
+mod streams;
 #[path = "gateway/trust.rs"]
 mod trust;
 #[path = "gateway/waiting.rs"]

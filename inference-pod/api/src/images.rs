@@ -4,6 +4,7 @@
 mod edits;
 mod output;
 mod sampler;
+mod stream;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub use edits::{
 };
 pub use output::{Background, Encoding, Output, OutputFormat};
 pub use sampler::SamplerKind;
+pub use stream::{
+    EVENT_STREAM, EventKey, EventKind, MAX_PARTIAL_IMAGES, PictureEvent, StreamEvent, Streaming, first_event,
+};
 
 pub const GENERATIONS_PATH: &str = "/v1/images/generations";
 pub const MODELS_PATH: &str = "/v1/models";
@@ -128,7 +132,7 @@ impl GenerationRequest {
         }
         check_prompt("negative_prompt", self.negative_prompt.as_deref().unwrap_or_default())?;
         in_range("n", self.n, 1, i64::from(MAX_IMAGES))?;
-        in_range("partial_images", self.partial_images, 0, 3)?;
+        in_range("partial_images", self.partial_images, 0, MAX_PARTIAL_IMAGES.into())?;
         in_range("steps", self.steps, 1, 1000)?;
         check_guidance("guidance_scale", self.guidance_scale)?;
         parse_size(self.size.as_deref())?;
@@ -141,14 +145,17 @@ impl GenerationRequest {
         Output::new(self.output_format, self.output_compression, self.background)
     }
 
+    /// `None`: all pictures come in one answer, at the end.
+    pub fn streaming(&self) -> Option<Streaming> {
+        let partial_images = self.partial_images.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
+        (self.stream == Some(true)).then_some(Streaming { partial_images })
+    }
+
     /// What OpenAI's document allows and this server does not do yet is said, never ignored.
     fn check_supported(&self) -> Result<(), ApiError> {
         let unsupported = |param, message: &str| Err(ApiError::invalid(param, "unsupported_value", message));
-        if self.stream == Some(true) {
-            return unsupported("stream", "streaming is not supported yet; leave stream out");
-        }
-        if self.partial_images.is_some_and(|n| n > 0) {
-            return unsupported("partial_images", "partial images are not supported yet; leave partial_images out");
+        if self.streaming().is_none() && self.partial_images.is_some_and(|count| count > 0) {
+            return unsupported("partial_images", "partial images come in a stream: set stream to true as well");
         }
         if self.response_format == Some(ResponseFormat::Url) {
             return unsupported("response_format", "only b64_json is supported; pictures come in the response");

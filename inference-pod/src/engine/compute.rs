@@ -166,6 +166,7 @@ impl<P: Pipeline> Engine<P> {
         match self.drawings.step(&loaded.pipeline, &jobs) {
             Ok(duration) => {
                 self.measure(batch, jobs.len(), duration);
+                self.preview(batch, &jobs);
                 self.decode(batch, &jobs);
             }
             Err(error) => jobs.iter().for_each(|job| self.fail_job(*job, &error)),
@@ -183,6 +184,12 @@ impl<P: Pipeline> Engine<P> {
         }
         if !batch.starting.is_empty() {
             self.publish(); // running has changed, and the step may be long
+        }
+    }
+
+    fn preview(&mut self, batch: &StepBatch, jobs: &[JobId]) {
+        if let Some(loaded) = self.residents.loaded(batch.pipeline) {
+            self.drawings.preview(&loaded.pipeline, jobs);
         }
     }
 

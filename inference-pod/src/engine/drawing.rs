@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{DrawError, DrawRequest, Drawn, Timings};
+use super::{DrawError, DrawRequest, Drawn, Preview, PreviewSender, Timings};
 use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError};
 use crate::scheduler::{JobId, RequestId};
 
@@ -25,6 +25,7 @@ struct Drawing {
     told: Told,
     /// In the order of seeds.
     jobs: Vec<JobId>,
+    previews: Option<PreviewSender>,
 }
 
 enum Stage<J> {
@@ -37,6 +38,8 @@ struct Job<J> {
     request: RequestId,
     picture: PictureRequest,
     stage: Stage<J>,
+    /// Model calls so far.
+    taken: u32,
 }
 
 /// What a new drawing is told about its model.
@@ -60,10 +63,11 @@ impl<J> Drawings<J> {
 
     pub(super) fn add(&mut self, id: RequestId, request: &DrawRequest, jobs: Vec<JobId>, told: Told, reply: Reply) {
         for (picture, job) in pictures(request).zip(&jobs) {
-            self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting });
+            self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting, taken: 0 });
         }
         let (name, arrival, timings) = (request.sender.id.clone(), request.arrival, Timings::default());
-        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs };
+        let previews = request.previews.clone();
+        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs, previews };
         self.requests.insert(id, drawing);
     }
 
@@ -129,6 +133,7 @@ impl<J> Drawings<J> {
         for (id, running) in taken {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             job.stage = Stage::Running(running);
+            job.taken += u32::from(result.is_ok());
             requests.push(job.request);
         }
         requests.dedup();
@@ -138,6 +143,28 @@ impl<J> Drawings<J> {
             }
         }
         result.map(|()| duration)
+    }
+
+    /// Shows those of these jobs for which a preview is due after their step. One that fails is no loss to its picture.
+    pub(super) fn preview<P: Pipeline<Job = J>>(&mut self, pipeline: &P, ids: &[JobId]) {
+        for id in ids {
+            let Some(Job { request, picture, stage: Stage::Running(running), taken }) = self.jobs.get(id) else {
+                continue;
+            };
+            let Some(drawing) = self.requests.get_mut(request) else { continue };
+            let Some(previews) = &drawing.previews else { continue };
+            let Some(index) = previews.due(*taken, picture.sampler.model_calls(picture.steps)) else { continue };
+            let started = Instant::now();
+            match fenced("draw a preview", || pipeline.preview(running)) {
+                Ok(Some(seen)) => {
+                    let digest = drawing.told.digest.clone();
+                    previews.send(Preview { request: picture.clone(), index, picture: seen, digest });
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(request = request.0, error = crate::chain(&error), "no preview"),
+            }
+            drawing.timings.decode += started.elapsed();
+        }
     }
 
     /// Decodes a job that has taken its last step, and answers when it was the request's last.
@@ -159,11 +186,11 @@ impl<J> Drawings<J> {
 
     fn answer(&mut self, id: RequestId) {
         let Some(drawing) = self.requests.remove(&id) else { return };
-        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs } = drawing;
+        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs, previews: _ } = drawing;
         let Told { digest, text_tokens, picture_tokens, image_tokens, warning } = told;
         let mut pictures = Vec::with_capacity(jobs.len());
         for id in jobs {
-            if let Some(Job { request: _, picture: request, stage: Stage::Finished(picture) }) = self.jobs.remove(&id) {
+            if let Some(Job { picture: request, stage: Stage::Finished(picture), .. }) = self.jobs.remove(&id) {
                 pictures.push((request, picture));
             }
         }

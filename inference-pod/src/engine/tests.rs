@@ -112,6 +112,8 @@ impl Pipeline for Moody {
     }
 }
 
+type Answer = tokio::task::JoinHandle<Result<Drawn, DrawError>>;
+
 struct World {
     engine: EngineHandle,
     permits: Sender<()>,
@@ -176,17 +178,16 @@ impl World {
         found.expect("never came").expect("the engine has stopped").clone()
     }
 
-    fn draw(&self, prompt: &str, size: &str) -> tokio::task::JoinHandle<Result<Drawn, DrawError>> {
+    fn draw(&self, prompt: &str, size: &str) -> Answer {
         self.draw_named(prompt, size, None)
     }
 
     /// With an `x-request-id`.
-    fn draw_named(
-        &self,
-        prompt: &str,
-        size: &str,
-        id: Option<&str>,
-    ) -> tokio::task::JoinHandle<Result<Drawn, DrawError>> {
+    fn draw_named(&self, prompt: &str, size: &str, id: Option<&str>) -> Answer {
+        self.begin(self.request(prompt, size, id))
+    }
+
+    fn request(&self, prompt: &str, size: &str, id: Option<&str>) -> DrawRequest {
         let defaults = &self.model.defaults;
         let generation = images::Generation {
             prompt: prompt.into(),
@@ -201,7 +202,10 @@ impl World {
         };
         let (model, arrival) = (self.model.id.clone(), Instant::now());
         let sender = crate::engine::Sender { id: id.map(Into::into), ..Default::default() };
-        let request = DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None, sender };
+        DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None, sender, previews: None }
+    }
+
+    fn begin(&self, request: DrawRequest) -> Answer {
         let engine = self.engine.clone();
         tokio::spawn(async move { engine.draw(request).await })
     }
@@ -247,6 +251,26 @@ async fn a_picture_gets_as_many_model_calls_as_its_sampler_needs() {
         let drawn = world.draw("counted", "16x16").await.unwrap().unwrap();
         assert_eq!(drawn.pictures[0].1.rgb[0], calls, "{sampler}");
     }
+}
+
+#[tokio::test]
+async fn previews_come_at_even_distances_and_one_that_panics_is_missing_from_its_picture_only() {
+    let mut world = world().await;
+    world.model.defaults.steps = 9;
+    let (to, mut from) = previews(2);
+    let drawing = world.begin(DrawRequest { previews: Some(to), ..world.request("seen", "16x16", None) });
+    for (index, steps) in [(0, 3), (1, 6)] {
+        world.permit(3);
+        let preview = tokio::time::timeout(Duration::from_secs(20), from.next()).await.expect("no preview came");
+        assert_eq!((preview.index, preview.picture.rgb[0]), (index, steps));
+    }
+    world.permit(3);
+    assert_eq!(drawing.await.unwrap().unwrap().pictures[0].1.rgb[0], 9);
+    let (to, mut from) = previews(2);
+    world.permit(9);
+    let panics = world.begin(DrawRequest { previews: Some(to), ..world.request("panic in preview", "16x16", None) });
+    assert_eq!(panics.await.unwrap().unwrap().pictures[0].1.rgb[0], 9);
+    assert!(futures::poll!(Box::pin(from.next())).is_pending());
 }
 
 #[tokio::test]

@@ -3,41 +3,33 @@
 
 mod edits;
 mod picture;
+mod render;
+mod stream;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use base64::Engine as _;
 use easel_api::engine::ModelId;
 use easel_api::error::ApiError;
-use easel_api::images::{
-    Generation, GenerationRequest, Image, ImagesResponse, InputTokens, MAX_GENERATION_BODY, Model, ModelList, Output,
-    Usage,
-};
+use easel_api::images::{Generation, GenerationRequest, MAX_GENERATION_BODY, Model, ModelList, Output, Streaming};
 use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 
+use self::render::{Rendering, apart};
 use super::Shared;
 use super::metrics::Outcome;
 use super::respond::{Refused, read_body};
-use crate::cut_out::CutOut;
 use crate::drain::InFlight;
-use crate::engine::{DrawError, DrawRequest, Drawn, Sender, Served, Snapshot, Timings};
-use crate::picture_file::{self, FileError};
-use crate::pipeline::{Edit, PipelineError};
-use crate::png::Provenance;
+use crate::engine::{DrawError, DrawRequest, PreviewSender, Sender, Served, Snapshot};
+use crate::pipeline::Edit;
 
 /// Milliseconds that the client will still wait.
 const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
 /// By which a request can be cancelled.
 const REQUEST_ID_HEADER: &str = "x-request-id";
-/// What the model does not know of the prompt.
-const WARNING_HEADER: &str = "x-easel-warning";
-const DIGEST_HEADER: &str = "x-easel-model-digest";
 /// Seconds: a drained pod's requests belong elsewhere, at once.
 const RETRY_WHEN_DRAINING: u64 = 1;
 /// Seconds; no honest prediction is longer than anyone waits.
@@ -49,12 +41,40 @@ pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
     Json(ModelList { object: "list".into(), data })
 }
 
-/// Counts a request that ends without an answer: hyper drops the handler when its client hangs up.
-struct Counted(Shared, Option<Outcome>);
+/// Counts a request when it has ended, and one that ends without an answer too: hyper drops the handler, or the body,
+/// when its client hangs up.
+struct Counted(Option<(Shared, Outcome)>);
+
+impl Counted {
+    fn new(shared: &Shared) -> Self {
+        Self(Some((shared.clone(), Outcome::Cancelled)))
+    }
+
+    fn drawn(&mut self) {
+        self.ended(Outcome::Drawn);
+    }
+
+    fn failed(&mut self, error: &ApiError) {
+        self.ended(outcome(error));
+    }
+
+    fn ended(&mut self, how: Outcome) {
+        if let Some((_, outcome)) = &mut self.0 {
+            *outcome = how;
+        }
+    }
+
+    /// For whoever goes on with the request.
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.metrics.count(self.1.unwrap_or(Outcome::Cancelled));
+        if let Some((shared, outcome)) = &self.0 {
+            shared.metrics.count(*outcome);
+        }
     }
 }
 
@@ -63,23 +83,22 @@ pub(super) async fn generate(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refused> {
-    counted(&shared, answer(&shared, Instant::now(), &headers, body)).await
+    let mut counted = Counted::new(&shared);
+    let result = answer(&shared, &mut counted, &headers, body).await;
+    ended(counted, result)
 }
 
 pub(super) async fn edit(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
-    counted(&shared, edits::answer(&shared, Instant::now(), &headers, body)).await
+    let mut counted = Counted::new(&shared);
+    let result = edits::answer(&shared, &mut counted, &headers, body).await;
+    ended(counted, result)
 }
 
-async fn counted(
-    shared: &Shared,
-    answer: impl Future<Output = Result<Response, ApiError>>,
-) -> Result<Response, Refused> {
-    let mut counted = Counted(shared.clone(), None);
-    let result = answer.await;
-    counted.1 = Some(match &result {
-        Ok(_) => Outcome::Drawn,
-        Err(error) => outcome(error),
-    });
+fn ended(mut counted: Counted, result: Result<Response, ApiError>) -> Result<Response, Refused> {
+    match &result {
+        Ok(_) => counted.drawn(),
+        Err(error) => counted.failed(error),
+    }
     result.map_err(Refused)
 }
 
@@ -89,12 +108,28 @@ struct Wish {
     generation: Generation,
     edit: Option<Edit>,
     output: Output,
+    streaming: Option<Streaming>,
     arrival: Instant,
     deadline: Option<Instant>,
     sender: Sender,
 }
 
-async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
+impl Wish {
+    fn rendering(&self, shared: &Shared) -> Rendering {
+        let (model, generation, output) = (self.model.clone(), self.generation.clone(), self.output);
+        Rendering { model, generation, output, cut_out: shared.cut_out.clone() }
+    }
+
+    fn request(self, previews: Option<PreviewSender>) -> DrawRequest {
+        let Self { model, generation, edit, output: _, streaming: _, arrival, deadline, sender } = self;
+        // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
+        let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
+        DrawRequest { model, generation, edit, seed, arrival, deadline, sender, previews }
+    }
+}
+
+async fn answer(shared: &Shared, counted: &mut Counted, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let arrival = Instant::now();
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
     let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
     check_media_type(headers)?;
@@ -104,7 +139,9 @@ async fn answer(shared: &Shared, arrival: Instant, headers: &HeaderMap, body: Bo
     let (model, served) = named(&shared.engine.snapshot(), request.model.as_deref())?;
     let generation = request.resolve(&served.defaults, &served.limits)?;
     let output = writable(shared, &request)?;
-    draw(shared, Wish { model, generation, edit: None, output, arrival, deadline, sender }, in_flight).await
+    let streaming = request.streaming();
+    let wish = Wish { model, generation, edit: None, output, streaming, arrival, deadline, sender };
+    draw(shared, wish, counted, in_flight).await
 }
 
 /// What this pod can't do after drawing is refused before.
@@ -126,15 +163,20 @@ fn named(snapshot: &Snapshot, model: Option<&str>) -> Result<(ModelId, Served), 
     Ok((model, served))
 }
 
-async fn draw(shared: &Shared, wish: Wish, in_flight: InFlight) -> Result<Response, ApiError> {
-    let Wish { model, generation, edit, output, arrival, deadline, sender } = wish;
-    // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
-    let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
-    let (drawer, wanted) = (model.clone(), generation.clone());
-    let request = DrawRequest { model: drawer, generation: wanted, edit, seed, arrival, deadline, sender };
-    let drawn = shared.engine.draw(request).await.map_err(|error| refuse(&model, error))?;
-    let rendering = Rendering { model, generation, output, drawn, cut_out: shared.cut_out.clone() };
-    render(rendering, in_flight).await
+async fn draw(shared: &Shared, wish: Wish, counted: &mut Counted, in_flight: InFlight) -> Result<Response, ApiError> {
+    if let Some(streaming) = wish.streaming {
+        return stream::answer(shared, wish, streaming, counted.take(), in_flight).await;
+    }
+    let rendering = wish.rendering(shared);
+    let drawn = shared.engine.draw(wish.request(None)).await.map_err(|error| refuse(&rendering.model, error))?;
+    let headers = render::headers(&drawn)?;
+    // The request stays in flight until its files are written, whoever still waits for them.
+    let body = apart(move || {
+        let body = rendering.all(&drawn);
+        drop(in_flight);
+        body
+    });
+    Ok((headers, Json(body.await?)).into_response())
 }
 
 fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, ApiError> {
@@ -209,83 +251,4 @@ fn outcome(error: &ApiError) -> Outcome {
         (400..500, _) => Outcome::Invalid,
         _ => Outcome::Failed,
     }
-}
-
-/// What becomes of drawn pictures.
-struct Rendering {
-    model: ModelId,
-    generation: Generation,
-    output: Output,
-    drawn: Drawn,
-    cut_out: Option<Arc<dyn CutOut>>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum RenderError {
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error("failed to take the background away")]
-    CutOut(#[from] PipelineError),
-}
-
-/// Cutting out and compressing take as long as a step, so they have a thread of their own. The request stays in flight
-/// until they are done.
-async fn render(rendering: Rendering, in_flight: InFlight) -> Result<Response, ApiError> {
-    let headers = headers(&rendering.drawn)?;
-    let rendered = tokio::task::spawn_blocking(move || {
-        let response = images(&rendering).map(|body| (headers, Json(body)).into_response());
-        drop(in_flight);
-        response
-    });
-    rendered.await.map_err(|_| ApiError::internal("failed to write the pictures"))?.map_err(|error| {
-        tracing::error!(error = crate::chain(&error), "failed to write a picture");
-        ApiError::internal(error.to_string())
-    })
-}
-
-fn images(rendering: &Rendering) -> Result<ImagesResponse, RenderError> {
-    let Rendering { model, generation, output, drawn, cut_out } = rendering;
-    let cut_out = cut_out.as_ref().filter(|_| output.is_transparent());
-    let provenance = Provenance { model: model.as_str(), digest: &drawn.digest };
-    let mut data = Vec::with_capacity(drawn.pictures.len());
-    for (request, picture) in &drawn.pictures {
-        let mask = cut_out.map(|cut_out| cut_out.mask(picture)).transpose()?;
-        let bytes = picture_file::encode(picture, mask.as_ref(), output.encoding, request, &provenance)?;
-        let b64_json = base64::engine::general_purpose::STANDARD.encode(bytes);
-        data.push(Image { b64_json, seed: request.seed });
-    }
-    let (text_tokens, image_tokens) = (u64::from(drawn.text_tokens), drawn.picture_tokens);
-    let input_tokens = text_tokens + image_tokens;
-    Ok(ImagesResponse {
-        created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        data,
-        background: output.background,
-        output_format: output.format(),
-        size: generation.size,
-        quality: generation.quality,
-        usage: Usage {
-            total_tokens: input_tokens + drawn.image_tokens,
-            input_tokens,
-            output_tokens: drawn.image_tokens,
-            input_tokens_details: InputTokens { text_tokens, image_tokens },
-        },
-    })
-}
-
-fn headers(drawn: &Drawn) -> Result<HeaderMap, ApiError> {
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| ApiError::internal("failed to write a header"));
-    let mut headers = HeaderMap::new();
-    headers.insert(DIGEST_HEADER, value(&drawn.digest)?);
-    if let Some(warning) = &drawn.warning {
-        headers.insert(WARNING_HEADER, value(warning)?);
-    }
-    headers.insert("server-timing", value(&server_timing(&drawn.timings))?);
-    Ok(headers)
-}
-
-/// Durations in milliseconds, as the Server Timing document has them.
-fn server_timing(timings: &Timings) -> String {
-    let Timings { queue, encode, denoise, decode } = timings;
-    let parts = [("queue", queue), ("encode", encode), ("denoise", denoise), ("decode", decode)];
-    parts.map(|(name, time)| format!("{name};dur={:.1}", time.as_secs_f64() * 1000.0)).join(", ")
 }

@@ -18,7 +18,7 @@ async fn bad_fields_are_named() {
         (json!({"size": "65x64"}), "size", "invalid_value"),
         (json!({"steps": 1001}), "steps", "invalid_value"),
         (json!({"n": "two"}), "n", "invalid_type"),
-        (json!({"stream": true}), "stream", "unsupported_value"),
+        (json!({"partial_images": 1}), "partial_images", "unsupported_value"),
         (json!({"colour": "red"}), "colour", "unknown_parameter"),
         (json!({"model": null}), "model", "missing_model"),
     ] {

@@ -41,6 +41,9 @@ pub(super) struct Job {
     /// Counts the body, where it is large enough to be counted.
     pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
     pub(super) max_response: u64,
+    /// Events, each of at most `max_event` bytes, instead of one answer.
+    pub(super) streamed: bool,
+    pub(super) max_event: u64,
     pub(super) deadline: Instant,
     pub(super) precedence: Precedence,
 }
@@ -82,7 +85,8 @@ pub(super) fn generation(
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request, model);
     let body = serde_json::to_vec(&request).map_err(|_| unwritable())?;
-    Ok(job(GENERATIONS_PATH, (id, model), &generation, body, deadline))
+    let streamed = request.streaming().is_some();
+    Ok(Job { streamed, ..job(GENERATIONS_PATH, (id, model), &generation, body, deadline) })
 }
 
 /// `request` has passed its own `check`.
@@ -91,7 +95,8 @@ pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, deadline: Ins
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request.generation, model);
     let body = request.to_json().map_err(|_| unwritable())?;
-    Ok(job(EDITS_PATH, (id, model), &generation, body, deadline))
+    let streamed = request.generation.streaming().is_some();
+    Ok(Job { streamed, ..job(EDITS_PATH, (id, model), &generation, body, deadline) })
 }
 
 fn serving<'a>(
@@ -118,7 +123,10 @@ fn job(
     body: Vec<u8>,
     deadline: Instant,
 ) -> Job {
-    let pixels = generation.size.pixels().saturating_mul(u64::from(generation.n));
+    let bytes_of = |pictures: u32| {
+        let pixels = generation.size.pixels().saturating_mul(u64::from(pictures));
+        pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD)
+    };
     Job {
         model: id.clone(),
         digest: model.digest.clone(),
@@ -127,7 +135,9 @@ fn job(
         path,
         body: body.into(),
         room: None,
-        max_response: pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD),
+        max_response: bytes_of(generation.n),
+        streamed: false,
+        max_event: bytes_of(1),
         deadline,
         precedence: Precedence::default(),
     }

@@ -22,7 +22,7 @@ use crate::gateway::observe::{RequestId, Served};
 use crate::gateway::proxy::{self, Drawn, WARNING_HEADER};
 use crate::gateway::route::Booking;
 use crate::gateway::tries::{Fault, Tries};
-use crate::gateway::{Gateway, render};
+use crate::gateway::{Gateway, render, stream};
 
 const ACCEPTED: Accepted = Accepted { media_types: &["application/json"], limit: MAX_GENERATION_BODY };
 
@@ -53,6 +53,9 @@ pub(super) async fn run(gateway: &Gateway, job: Result<Job, ApiError>, id: &Requ
         Ok(job) => job,
         Err(error) => return render::error(&error),
     };
+    if job.streamed {
+        return stream::answer(gateway, job, id, arrived).await;
+    }
     let mut tries = Tries::default();
     let finished = draw(gateway, &job, id, &mut tries, arrived).await;
     let served = Served { model: job.model.to_string(), pool: String::new(), attempts: tries.attempts };
@@ -97,7 +100,7 @@ fn finish(booking: &Booking, drawn: Drawn, queued: Duration) -> Finished {
     Finished { drawn, pool: booking.pod.pool.clone(), predicted: booking.pick.finish, cost, queued }
 }
 
-fn put_back(
+pub(super) fn put_back(
     gateway: &Gateway,
     booking: &Booking,
     id: &RequestId,
@@ -118,7 +121,8 @@ fn put_back(
 
 fn answer(job: &Job, finished: Finished, served: Served) -> Response {
     let Finished { drawn, pool, predicted, cost, queued } = finished;
-    let timing = server_timing(queued, &drawn);
+    let inner = drawn.server_timing.as_ref().map(HeaderValue::to_str).and_then(Result::ok);
+    let timing = server_timing(queued, drawn.upstream, inner);
     let mut response = ([(header::CONTENT_TYPE, "application/json")], drawn.body).into_response();
     let headers = response.headers_mut();
     render::set(headers, "x-easel-pool", &pool);
@@ -130,7 +134,7 @@ fn answer(job: &Job, finished: Finished, served: Served) -> Response {
 }
 
 /// What is known of every request that came to a model, answered or not.
-fn described(job: &Job, served: Served, mut response: Response) -> Response {
+pub(super) fn described(job: &Job, served: Served, mut response: Response) -> Response {
     let headers = response.headers_mut();
     render::set(headers, "x-easel-model", &served.model);
     render::set(headers, "x-easel-revision", &job.digest);
@@ -139,10 +143,11 @@ fn described(job: &Job, served: Served, mut response: Response) -> Response {
     response
 }
 
-fn server_timing(queued: Duration, drawn: &Drawn) -> String {
+/// `inner` is the pod's own.
+pub(super) fn server_timing(queued: Duration, upstream: Duration, inner: Option<&str>) -> String {
     let millis = |time: Duration| time.as_secs_f64() * 1000.0;
-    let mut text = format!("queue;dur={:.1}, pod;dur={:.1}", millis(queued), millis(drawn.upstream));
-    if let Some(inner) = drawn.server_timing.as_ref().map(HeaderValue::to_str).and_then(Result::ok) {
+    let mut text = format!("queue;dur={:.1}, pod;dur={:.1}", millis(queued), millis(upstream));
+    if let Some(inner) = inner {
         let _ = write!(text, ", {inner}");
     }
     text

@@ -1,7 +1,7 @@
 //! What every request has, whatever its path: an id, a line in the log, its counts.
 //! Knows how requests end; never sees a prompt.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode};
@@ -29,7 +29,13 @@ pub(super) struct Served {
     pub(super) attempts: u32,
 }
 
+/// Put into a response's extensions by whoever writes its body, to say at its end how the request ended. Until then it
+/// counts as under way, and as one whose client hung up if all clones are dropped before.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Later(Arc<Mutex<Option<Ending>>>);
+
 /// Says how the request ended when it is dropped, so that one whose client hung up is counted too.
+#[derive(Debug)]
 struct Ending {
     metrics: GatewayMetrics,
     id: RequestId,
@@ -80,7 +86,25 @@ pub(super) async fn observe(State(gateway): State<Gateway>, mut request: Request
     ending.status = Some(response.status());
     ending.served = response.extensions_mut().remove::<Served>().unwrap_or_default();
     render::set(response.headers_mut(), REQUEST_ID_HEADER, id.as_str());
+    if let Some(later) = response.extensions_mut().remove::<Later>() {
+        ending.status = None;
+        *later.ending() = Some(ending);
+    }
     response
+}
+
+impl Later {
+    pub(super) fn ended(&self, status: StatusCode, served: Served) {
+        if let Some(mut ending) = self.ending().take() {
+            ending.status = Some(status);
+            ending.served = served;
+        }
+    }
+
+    fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
+        // Every change is a single step, so a panic elsewhere leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Ending {

@@ -1,6 +1,8 @@
 //! Asks one pod once: sends the job, reads the whole answer, says what came of it.
 //! Knows HTTP and the pod's answers; does not choose pods and does not ask again.
 
+mod events;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,8 @@ use crate::gateway::admit::{DEADLINE_HEADER, Job};
 use crate::gateway::tries::Fault;
 use crate::pod_client::PodClient;
 use crate::routing_table::Pod;
+
+pub(super) use self::events::Events;
 
 pub(super) const REQUEST_ID_HEADER: &str = "x-request-id";
 /// What the model does not know of the prompt.
@@ -42,9 +46,10 @@ pub(super) struct Memory {
 }
 
 /// Bytes that give their memory back when they are dropped.
-struct Counted {
-    bytes: Vec<u8>,
-    _memory: OwnedSemaphorePermit,
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) bytes: Vec<u8>,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Memory {
@@ -69,35 +74,43 @@ pub(super) async fn ask(
     request_id: &str,
 ) -> Result<Drawn, Fault> {
     let sent = Instant::now();
-    let asked = async {
-        let left = job.deadline.saturating_duration_since(sent).as_millis();
-        let request = client
-            .request(Method::POST, pod, job.path)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(DEADLINE_HEADER, left.to_string())
-            .header(REQUEST_ID_HEADER, request_id)
-            .header(PRIORITY_HEADER, job.precedence.priority.as_str())
-            .body(job.body.clone());
-        let request = match job.precedence.tenant.as_str() {
-            "" => request,
-            tenant => request.header(TENANT_HEADER, tenant),
-        };
-        let response = request.send().await.map_err(|error| broken(&error))?;
-        match response.status() {
-            StatusCode::OK => read(memory, response, job.max_response).await,
-            status => Err(refused(status, response).await),
-        }
-    };
+    let asked = async { read(memory, send(client, pod, job, request_id).await?, job.max_response).await };
     let (headers, body) = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
     let (server_timing, warning) = (headers.get("server-timing").cloned(), headers.get(WARNING_HEADER).cloned());
     Ok(Drawn { body, upstream: sent.elapsed(), server_timing, warning })
+}
+
+/// As [`ask`] for a stream, as soon as its head is there.
+pub(super) async fn open(client: &PodClient, pod: &Pod, job: &Job, request_id: &str) -> Result<Events, Fault> {
+    let asked = timeout_at(job.deadline, send(client, pod, job, request_id)).await;
+    Ok(Events::new(asked.unwrap_or(Err(Fault::Late))?, job.max_event))
+}
+
+async fn send(client: &PodClient, pod: &Pod, job: &Job, request_id: &str) -> Result<Response, Fault> {
+    let left = job.deadline.saturating_duration_since(Instant::now()).as_millis();
+    let request = client
+        .request(Method::POST, pod, job.path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(DEADLINE_HEADER, left.to_string())
+        .header(REQUEST_ID_HEADER, request_id)
+        .header(PRIORITY_HEADER, job.precedence.priority.as_str())
+        .body(job.body.clone());
+    let request = match job.precedence.tenant.as_str() {
+        "" => request,
+        tenant => request.header(TENANT_HEADER, tenant),
+    };
+    let response = request.send().await.map_err(|error| broken(&error))?;
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(refused(status, response).await),
+    }
 }
 
 async fn read(memory: &Memory, mut response: Response, limit: u64) -> Result<(HeaderMap, Bytes), Fault> {
     let headers = std::mem::take(response.headers_mut());
     let permit = memory.take(response.content_length().unwrap_or(limit).min(limit)).await;
     let bytes = bounded(response, limit).await?;
-    Ok((headers, Bytes::from_owner(Counted { bytes, _memory: permit })))
+    Ok((headers, Bytes::from_owner(Counted { bytes, _memory: Some(permit) })))
 }
 
 async fn bounded(mut response: Response, limit: u64) -> Result<Vec<u8>, Fault> {

@@ -35,6 +35,21 @@ pub(crate) enum Act {
     Die,
     /// Breaks it in the middle of the answer.
     DieMidAnswer,
+    /// 200 with events.
+    Stream(Vec<Say>),
+}
+
+/// What a stream consists of.
+#[derive(Clone, Debug)]
+pub(crate) enum Say {
+    /// Of the picture with the request's seed and so many more.
+    Preview(u64, u32),
+    Picture(u64),
+    Bytes(Vec<u8>),
+    /// Until [`FakePod::release`] is called.
+    Wait,
+    /// Breaks the connection.
+    Die,
 }
 
 #[derive(Clone)]
@@ -167,9 +182,46 @@ async fn act(
             let broken = [Ok("{\"created\":"), Err(std::io::Error::other("killed"))];
             Response::new(Body::from_stream(futures::stream::iter(broken)))
         }
+        Act::Stream(says) => {
+            let unanswered = Unanswered(unanswered.0.take());
+            return say(says, body["seed"].as_u64().unwrap(), state.released, unanswered);
+        }
     };
     unanswered.0 = None;
     response
+}
+
+fn say(says: Vec<Say>, seed: u64, released: Arc<Semaphore>, unanswered: Unanswered) -> Response {
+    let state = (says.into_iter(), released, unanswered);
+    let events = futures::stream::unfold(state, move |(mut says, released, mut unanswered)| async move {
+        let said = match says.next() {
+            Some(Say::Wait) => {
+                released.acquire().await.unwrap().forget();
+                Ok(Bytes::new())
+            }
+            Some(Say::Preview(more, index)) => Ok(event(seed + more, Some(index)).into()),
+            Some(Say::Picture(more)) => Ok(event(seed + more, None).into()),
+            Some(Say::Bytes(bytes)) => Ok(bytes.into()),
+            Some(Say::Die) => Err(std::io::Error::other("killed")),
+            None => {
+                drop(unanswered.0.take());
+                return None;
+            }
+        };
+        Some((said, (says, released, unanswered)))
+    });
+    ([("content-type", "text/event-stream")], Body::from_stream(events)).into_response()
+}
+
+fn event(seed: u64, partial_image_index: Option<u32>) -> String {
+    let kind = if partial_image_index.is_some() { "partial_image" } else { "completed" };
+    let mut event = json!({"type": format!("image_generation.{kind}"), "b64_json": "iVBORw0KGgo=", "created_at": 1,
+        "size": "64x64", "quality": "auto", "background": "opaque", "output_format": "png", "seed": seed});
+    match partial_image_index {
+        Some(index) => event["partial_image_index"] = json!(index),
+        None => event["trailers"] = json!({"server-timing": "steps;dur=7", "x-easel-model-digest": "sha256:beef"}),
+    }
+    format!("event: image_generation.{kind}\ndata: {event}\n\n")
 }
 
 fn draw(request: &Value) -> Response {

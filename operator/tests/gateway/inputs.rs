@@ -23,7 +23,8 @@ async fn bad_fields_are_refused_with_their_name_and_no_pod_is_asked() {
         (json!({"prompt": "x".repeat(40_000)}), 400, "prompt", "prompt_too_long"),
         (json!({"prompt": " "}), 400, "prompt", "empty_prompt"),
         (json!({"colour": "red"}), 400, "colour", "unknown_parameter"),
-        (json!({"stream": true}), 400, "stream", "unsupported_value"),
+        (json!({"partial_images": 2}), 400, "partial_images", "unsupported_value"),
+        (json!({"stream": true, "partial_images": 4}), 400, "partial_images", "invalid_value"),
         (json!({"model": "sdxl"}), 404, "model", "model_not_found"),
         (json!({"model": "other/tiny"}), 404, "model", "model_not_found"),
     ];

@@ -49,9 +49,10 @@ fn every_broken_rule_is_a_400_that_names_its_field() {
         (json!({"prompt": "a", "steps": 51}), "steps"),
         (json!({"prompt": "a", "guidance_scale": -1.0}), "guidance_scale"),
         (json!({"prompt": "a", "quality": "ultra"}), "quality"),
-        (json!({"prompt": "a", "stream": true}), "stream"),
+        (json!({"prompt": "a", "stream": "yes"}), "stream"),
+        (json!({"prompt": "a", "stream": false, "partial_images": 1}), "partial_images"),
         (json!({"prompt": "a", "partial_images": 2}), "partial_images"),
-        (json!({"prompt": "a", "partial_images": 4}), "partial_images"),
+        (json!({"prompt": "a", "stream": true, "partial_images": 4}), "partial_images"),
         (json!({"prompt": "a", "response_format": "url"}), "response_format"),
         (json!({"prompt": "a", "output_format": "gif"}), "output_format"),
         (json!({"prompt": "a", "output_compression": 101}), "output_compression"),
@@ -75,6 +76,20 @@ fn a_request_says_what_file_its_pictures_become() {
     let request = GenerationRequest::parse(body.to_string().as_bytes()).unwrap();
     let expected = Output { encoding: Encoding::Webp { quality: 80 }, background: Background::Transparent };
     assert_eq!((request.check(), request.output()), (Ok(()), Ok(expected)));
+}
+
+#[test]
+fn a_request_says_whether_it_is_streamed_and_with_how_many_previews() {
+    let streaming = |body: serde_json::Value| {
+        let request = GenerationRequest::parse(body.to_string().as_bytes()).unwrap();
+        assert_eq!(request.check(), Ok(()), "{body}");
+        request.streaming()
+    };
+    assert_eq!(streaming(json!({"prompt": "a"})), None);
+    assert_eq!(streaming(json!({"prompt": "a", "partial_images": 0})), None);
+    assert_eq!(streaming(json!({"prompt": "a", "stream": true})), Some(Streaming { partial_images: 0 }));
+    let three = json!({"prompt": "a", "stream": true, "partial_images": 3});
+    assert_eq!(streaming(three), Some(Streaming { partial_images: 3 }));
 }
 
 #[test]

@@ -10,17 +10,18 @@ use axum::response::Response;
 use easel_api::error::ApiError;
 use easel_api::images::{EditRequest, MAX_FORWARDED_EDIT_BODY};
 
-use super::{Wish, deadline, draining, draw, named, picture, sender, writable};
+use super::{Counted, Wish, deadline, draining, draw, named, picture, sender, writable};
 use crate::pipeline::Edit;
 use crate::server::Shared;
 use crate::server::respond::read_body;
 
 pub(super) async fn answer(
     shared: &Shared,
-    arrival: Instant,
+    counted: &mut Counted,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
+    let arrival = Instant::now();
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
     let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
@@ -33,5 +34,7 @@ pub(super) async fn answer(
     let image_guidance_scale = request.image_guidance_scale();
     let picture = Arc::new(picture::decode(request.picture, generation.size).await?);
     let edit = Some(Edit { picture, image_guidance_scale, control: None });
-    draw(shared, Wish { model, generation, edit, output, arrival, deadline, sender }, in_flight).await
+    let streaming = request.generation.streaming();
+    let wish = Wish { model, generation, edit, output, streaming, arrival, deadline, sender };
+    draw(shared, wish, counted, in_flight).await
 }
