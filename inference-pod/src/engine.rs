@@ -275,7 +275,11 @@ impl Snapshot {
             queue_limit: flags.queue_limit,
             draining: false,
             device,
-            memory: MemoryReport { total_bytes: flags.memory_bytes, used_bytes: 0 },
+            memory: MemoryReport {
+                total_bytes: flags.memory_bytes,
+                free_bytes: flags.memory_bytes,
+                ..MemoryReport::default()
+            },
         };
         Self { report, accepted: false, served: BTreeMap::new(), calls_left: 0, predicted_wait: Duration::ZERO }
     }

@@ -105,6 +105,11 @@ pub(crate) fn report(term: u64, sequence: u64, models: &[(&str, ModelState)]) ->
         state: state.clone(),
         step_ms: Some(50.0),
         load_ms: None,
+        tier: None,
+        moving_to: None,
+        bytes: engine::TierBytes::default(),
+        load_times: engine::LoadTimes::default(),
+        awaited: 0,
         step_times: Vec::new(),
     };
     Report {

@@ -3,7 +3,7 @@
 
 mod place;
 
-use easel_api::engine::{self, Access, DesiredModel, ModelDefaults, ModelLimits};
+use easel_api::engine::{self, Access, DesiredModel, ModelDefaults, ModelLimits, Tier};
 use easel_api::images::SamplerKind;
 use easel_api::{ImageSize, SizeError};
 use easel_crds::planner::Invalid;
@@ -54,6 +54,8 @@ pub fn desired(id: &ModelId, model: &ImageModel, access: Option<&Access>) -> Res
         access: access.cloned(),
         defaults: defaults(&model.spec.defaults)?,
         limits: limits(&model.spec.limits),
+        // The plan seats models on devices; which of them may wait in a lower tier it does not say yet.
+        tier: Tier::Device,
     }))
 }
 

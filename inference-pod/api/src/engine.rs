@@ -46,6 +46,38 @@ pub struct DesiredModel {
     pub access: Option<Access>,
     pub defaults: ModelDefaults,
     pub limits: ModelLimits,
+    /// The tier that it must not fall below. A request brings it to the device from any.
+    #[serde(default)]
+    pub tier: Tier,
+}
+
+/// Where a checkpoint is, the nearest to computing last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// Proved files: of the pod's cache, or the folder itself.
+    Disk,
+    /// Whole in the pod's memory, on its way to a device that has memory of its own.
+    Host,
+    /// Computes.
+    #[default]
+    Device,
+}
+
+impl Tier {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Host => "host",
+            Self::Device => "device",
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// `namespace/name` of the ImageModel.
@@ -195,10 +227,26 @@ pub struct Report {
     pub memory: MemoryReport,
 }
 
+/// Of the device; 0 in all: no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryReport {
     pub total_bytes: u64,
+    /// By weights.
     pub used_bytes: u64,
+    /// Beside weights and what the pictures on their way need. Zero from a pod that does not say.
+    #[serde(default)]
+    pub free_bytes: u64,
+    /// What checkpoints of the host tier may take, and take.
+    #[serde(default)]
+    pub host: HostMemory,
+}
+
+/// All zero from a pod without a host tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMemory {
+    pub total_bytes: u64,
+    pub used_bytes: u64,
+    pub free_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,10 +256,47 @@ pub struct ModelReport {
     pub state: ModelState,
     /// Median of the last steps at the model's default size, milliseconds; absent until one was measured.
     pub step_ms: Option<f64>,
+    /// The last way to the device; absent until it was there.
     pub load_ms: Option<u64>,
+    /// Where it can be called from; absent before it is ready, and from a pod that does not say: then it is the device
+    /// as soon as it is ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Where it is on its way to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moving_to: Option<Tier>,
+    #[serde(default)]
+    pub bytes: TierBytes,
+    #[serde(default)]
+    pub load_times: LoadTimes,
+    /// Pictures that wait until it is on the device; `waiting` of the report counts them too.
+    #[serde(default)]
+    pub awaited: u32,
     /// The shapes that were stepped last, at most [`MAX_STEP_TIMES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_times: Vec<StepTime>,
+}
+
+/// What one checkpoint takes now, in each tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TierBytes {
+    pub disk: u64,
+    pub host: u64,
+    pub device: u64,
+}
+
+/// The last of each way, milliseconds; absent until it was gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadTimes {
+    /// From the store, or the proof of a folder that is kept on disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_disk: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_to_host: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_to_device: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_to_device: Option<u64>,
 }
 
 pub const MAX_STEP_TIMES: usize = 16;
@@ -303,6 +388,31 @@ mod tests {
         let json = serde_json::to_string(&access).unwrap();
         assert_eq!(serde_json::from_str::<Access>(&json).unwrap(), access);
         assert!(!format!("{access:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_model_without_a_tier_is_kept_on_the_device_and_an_unknown_tier_is_named() {
+        let desired = |tier: &str| {
+            let json = format!(
+                r#"{{"id": "art/m", "checkpoint": {{"source": {{"kind": "folder", "path": "/m"}}, "digest": "sha256:0"}},
+                "defaults": {{"steps": 4, "guidance_scale": 5.0, "size": "64x64", "sampler": "ddim"}},
+                "limits": {{"max_steps": 9, "max_pixels": 9, "max_images": 9}}{tier}}}"#
+            );
+            serde_json::from_str::<DesiredModel>(&json).map(|model| model.tier)
+        };
+        assert_eq!(desired("").unwrap(), Tier::Device);
+        assert_eq!(desired(r#", "tier": "host""#).unwrap(), Tier::Host);
+        let error = desired(r#", "tier": "gpu""#).unwrap_err().to_string();
+        assert!(error.starts_with("unknown variant `gpu`, expected one of `disk`, `host`, `device`"), "{error}");
+    }
+
+    #[test]
+    fn the_report_of_a_pod_that_knows_no_tiers_reads_as_one_that_says_nothing_of_them() {
+        let old = r#"{"id": "art/m", "digest": "d", "state": {"state": "ready"}, "step_ms": null, "load_ms": 7}"#;
+        let model: ModelReport = serde_json::from_str(old).unwrap();
+        assert_eq!((model.tier, model.awaited, model.bytes), (None, 0, TierBytes::default()));
+        let memory: MemoryReport = serde_json::from_str(r#"{"total_bytes": 9, "used_bytes": 4}"#).unwrap();
+        assert_eq!((memory.used_bytes, memory.host), (4, HostMemory::default()));
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl<P: Pipeline> Engine<P> {
 
     /// After a step: lets pipelines go that nobody needs, and gives the loader its next order.
     fn tidy(&mut self) {
+        let reserved = self.reserved_bytes();
         let Self { residents, scheduler, .. } = self;
         if residents.retire(|pipeline| scheduler.uses(pipeline)) {
             self.times.forget(|pipeline| !residents.is_loaded(pipeline));
@@ -228,7 +229,6 @@ impl<P: Pipeline> Engine<P> {
         while let Some(order) = residents.next_fetch(now) {
             self.loading.fetching.start(order);
         }
-        let reserved = if self.counts_activations { scheduler.reserved_bytes() } else { 0 };
         let order = residents.next_order(now, reserved);
         // While something can be stepped, every step looks at the deadlines.
         let deadline = scheduler.next_deadline().filter(|_| self.stuck);
@@ -239,6 +239,10 @@ impl<P: Pipeline> Engine<P> {
             tracing::error!("the loader thread is gone");
             self.closed = true; // the probes port says so, and the pod is started again
         }
+    }
+
+    fn reserved_bytes(&self) -> u64 {
+        if self.counts_activations { self.scheduler.reserved_bytes() } else { 0 }
     }
 
     fn predicted_wait(&self) -> Duration {
@@ -257,7 +261,7 @@ impl<P: Pipeline> Engine<P> {
             queue_limit: previous.report.queue_limit,
             draining: false,
             device: previous.report.device.clone(),
-            memory: self.residents.memory(),
+            memory: self.residents.memory(self.reserved_bytes()),
         }
     }
 

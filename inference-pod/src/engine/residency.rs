@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{
-    Checkpoint, DesiredModel, Generation, MAX_STEP_TIMES, MemoryReport, ModelId, ModelReport, ModelState,
-    RefusalReason, Residency, StepTime,
+    Checkpoint, DesiredModel, Generation, HostMemory, LoadTimes, MAX_STEP_TIMES, MemoryReport, ModelId, ModelReport,
+    ModelState, RefusalReason, Residency, StepTime, Tier, TierBytes,
 };
 use easel_checkpoints::{Held, Refusal};
 
@@ -342,8 +342,11 @@ impl<P: Pipeline> Residents<P> {
         self.accepted.as_ref().map(|residency| residency.generation).unwrap_or_default()
     }
 
-    pub(super) fn memory(&self) -> MemoryReport {
-        MemoryReport { total_bytes: self.limit_bytes, used_bytes: self.used_bytes() }
+    /// Beside what pictures on their way can't do without.
+    pub(super) fn memory(&self, reserved_bytes: u64) -> MemoryReport {
+        let used_bytes = self.used_bytes();
+        let free_bytes = self.limit_bytes.saturating_sub(used_bytes + reserved_bytes);
+        MemoryReport { total_bytes: self.limit_bytes, used_bytes, free_bytes, host: HostMemory::default() }
     }
 
     /// During a swap a model has two reports: the former checkpoint, which serves, and then the desired one.
@@ -358,6 +361,17 @@ impl<P: Pipeline> Residents<P> {
                 state,
                 step_ms: loaded.and_then(|loaded| loaded.steps.median()).map(millis),
                 load_ms: loaded.map(|loaded| loaded.load.as_millis() as u64),
+                tier: loaded.map(|_| Tier::Device),
+                moving_to: None,
+                bytes: TierBytes {
+                    device: loaded.map_or(0, |loaded| loaded.pipeline.memory_bytes()),
+                    ..TierBytes::default()
+                },
+                load_times: LoadTimes {
+                    disk_to_device: loaded.map(|loaded| loaded.load.as_millis() as u64),
+                    ..LoadTimes::default()
+                },
+                awaited: 0,
                 step_times: if loaded.is_some() { step_times.clone() } else { Vec::new() },
             };
             let desired = &slot.desired.checkpoint;
@@ -375,7 +389,7 @@ impl<P: Pipeline> Residents<P> {
     pub(super) fn served(&self) -> BTreeMap<ModelId, Served> {
         let served = |slot: &Slot| {
             let loaded = self.loaded.get(&slot.serving?)?;
-            let DesiredModel { id, checkpoint: _, access: _, defaults, limits } = slot.desired.clone();
+            let DesiredModel { id, checkpoint: _, access: _, defaults, limits, tier: _ } = slot.desired.clone();
             Some((id, Served { defaults, limits, digest: loaded.checkpoint.digest.clone() }))
         };
         self.slots.iter().filter_map(served).collect()

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source};
+use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source, Tier};
 use easel_api::images::{Quality, SamplerKind};
 use easel_checkpoints::digest::Listing;
 use easel_checkpoints::{Effort, Files, Settings, Timeouts};
@@ -142,6 +142,7 @@ fn desired(folder: &Path) -> DesiredModel {
             sampler: SamplerKind::Ddim,
         },
         limits: ModelLimits { max_steps: 10, max_pixels: 1 << 20, max_images: 10 },
+        tier: Tier::Device,
     }
 }
 

@@ -9,7 +9,7 @@ use axum::body::Body;
 use clap::Parser;
 use easel_api::engine::{
     Checkpoint, DesiredModel, Generation, ModelDefaults, ModelId, ModelLimits, REPORT_PATH, RESIDENCY_PATH, Report,
-    Residency, Source,
+    Residency, Source, Tier,
 };
 use easel_api::identity::{Deployment, Identity, pod_domain, pod_host};
 use easel_api::images::{GENERATIONS_PATH, SamplerKind};
@@ -334,7 +334,7 @@ pub(crate) fn desired(id: &str, checkpoint: Checkpoint) -> DesiredModel {
     let defaults =
         ModelDefaults { steps: 4, guidance_scale: 5.0, size: "64x64".parse().unwrap(), sampler: SamplerKind::Ddim };
     let limits = ModelLimits { max_steps: 1000, max_pixels: 512 * 512, max_images: 8 };
-    DesiredModel { id: ModelId(id.into()), checkpoint, access: None, defaults, limits }
+    DesiredModel { id: ModelId(id.into()), checkpoint, access: None, defaults, limits, tier: Tier::Device }
 }
 
 pub(crate) fn is_ready(report: &Report, id: &str) -> bool {
