@@ -7,6 +7,7 @@ mod flux;
 mod stable_diffusion;
 mod stable_diffusion_3;
 mod stable_diffusion_xl;
+mod together;
 
 use easel_checkpoints::Files;
 use std::fmt;
@@ -22,6 +23,7 @@ use super::lora::Layers;
 use super::sampler::{Sampler, SamplerError};
 use super::vae::AutoencoderKl;
 use crate::pipeline::{LoadError, PipelineError};
+use together::together;
 
 /// Classes of tokenizers that read CLIP's.
 const CLIP_TOKENIZERS: &[&str] =

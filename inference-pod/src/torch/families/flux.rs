@@ -8,7 +8,9 @@ use serde_json::json;
 use tch::{Kind, Tensor};
 
 use super::flow_schedule::{FlowSchedule, Levels};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit};
+use super::{
+    CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit, together,
+};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
@@ -46,11 +48,15 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
     let schedule = FlowSchedule::read(checkpoint)?;
-    let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
-    let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
-    let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
-    let t5 = T5Reader::load(checkpoint, ["tokenizer_2", "text_encoder_2"], T5_LENGTH.into(), placement)?;
-    let transformer = FluxTransformer2DModel::load(checkpoint, placement)?;
+    let beside = || {
+        let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
+        let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
+        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
+        let t5 = T5Reader::load(checkpoint, ["tokenizer_2", "text_encoder_2"], T5_LENGTH.into(), placement)?;
+        Ok((text_encoder, tokenizer, vae, t5))
+    };
+    let ((text_encoder, tokenizer, vae, t5), transformer) =
+        together(beside, || FluxTransformer2DModel::load(checkpoint, placement))?;
     let fit = |beside, wanted, option, found| Fit { beside, wanted, option, found };
     let channels = transformer.latent_channels();
     check_fit(

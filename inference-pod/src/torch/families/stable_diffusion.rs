@@ -7,7 +7,7 @@ use easel_checkpoints::Files;
 use tch::Tensor;
 
 use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
+use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit, together};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
@@ -48,18 +48,22 @@ pub(super) fn load(
     // The safety checker and its feature extractor are not run.
     index.ignore(&["safety_checker", "feature_extractor", "requires_safety_checker"]);
     index.finish(&[("image_encoder", serde_json::json!([null, null]))])?;
-    // Small and likely to be refused first, large last.
+    // Small and likely to be refused first.
     let schedule = match task {
         Task::Generate | Task::Control => NoiseSchedule::read_corrected(checkpoint)?,
         Task::Edit => NoiseSchedule::read(checkpoint)?,
     };
-    let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
-    let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
-    let vae = match task {
-        Task::Generate | Task::Control => AutoencoderKl::load(checkpoint, placement)?,
-        Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
+    let beside = || {
+        let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
+        let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
+        let vae = match task {
+            Task::Generate | Task::Control => AutoencoderKl::load(checkpoint, placement)?,
+            Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
+        };
+        Ok((text_encoder, tokenizer, vae))
     };
-    let denoiser = Denoiser::load(checkpoint, placement, DenoiserKind { adds: false, steered })?;
+    let kind = DenoiserKind { adds: false, steered };
+    let ((text_encoder, tokenizer, vae), denoiser) = together(beside, || Denoiser::load(checkpoint, placement, kind))?;
     fit(task, &text_encoder, &vae, &denoiser.unet)?;
     denoiser.check_control(&vae)?;
     Ok(Loaded { task, family: Box::new(StableDiffusion { tokenizer, text_encoder, denoiser, schedule }), vae })

@@ -8,7 +8,9 @@ use serde_json::json;
 use tch::{Device, Tensor};
 
 use super::flow_schedule::{FlowSchedule, Levels};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit};
+use super::{
+    CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, T5_TOKENIZERS, check_components, check_fit, together,
+};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
@@ -47,15 +49,18 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
     let schedule = FlowSchedule::read(checkpoint)?;
-    let text_encoders = [
-        ClipTextModel::load_with_projection(checkpoint, "text_encoder", placement)?,
-        ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
-    ];
-    let clips = ClipPair::load(checkpoint, text_encoders)?;
-    let t5 = || T5Reader::load(checkpoint, ["tokenizer_3", "text_encoder_3"], T5_LENGTH.into(), placement);
-    let t5 = has_t5.then(t5).transpose()?;
-    let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
-    let transformer = SD3Transformer2DModel::load(checkpoint, placement)?;
+    let beside = || {
+        let text_encoders = [
+            ClipTextModel::load_with_projection(checkpoint, "text_encoder", placement)?,
+            ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
+        ];
+        let clips = ClipPair::load(checkpoint, text_encoders)?;
+        let t5 = || T5Reader::load(checkpoint, ["tokenizer_3", "text_encoder_3"], T5_LENGTH.into(), placement);
+        let t5 = has_t5.then(t5).transpose()?;
+        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
+        Ok((clips, t5, vae))
+    };
+    let ((clips, t5, vae), transformer) = together(beside, || SD3Transformer2DModel::load(checkpoint, placement))?;
     fit(&clips, t5.as_ref(), &vae, &transformer)?;
     Ok(Loaded {
         task: Task::Generate,

@@ -8,7 +8,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit};
+use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit, together};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
@@ -54,13 +54,17 @@ pub(super) fn load(
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
     let schedule = NoiseSchedule::read(checkpoint)?;
-    let text_encoders = [
-        ClipTextModel::load(checkpoint, "text_encoder", placement)?,
-        ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
-    ];
-    let clips = ClipPair::load(checkpoint, text_encoders)?;
-    let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { upcasts: true, ..VaeUse::default() })?;
-    let denoiser = Denoiser::load(checkpoint, placement, DenoiserKind { adds: true, steered })?;
+    let beside = || {
+        let text_encoders = [
+            ClipTextModel::load(checkpoint, "text_encoder", placement)?,
+            ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
+        ];
+        let clips = ClipPair::load(checkpoint, text_encoders)?;
+        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { upcasts: true, ..VaeUse::default() })?;
+        Ok((clips, vae))
+    };
+    let kind = DenoiserKind { adds: true, steered };
+    let ((clips, vae), denoiser) = together(beside, || Denoiser::load(checkpoint, placement, kind))?;
     fit(&clips, &vae, &denoiser.unet)?;
     denoiser.check_control(&vae)?;
     let family = Box::new(StableDiffusionXl { clips, denoiser, schedule, force_zeros_for_empty_prompt });
