@@ -9,9 +9,10 @@
 //! until their last byte is sent, because a half-sent one could not be drawn again elsewhere, and so is each event of a
 //! stream; together they take at most
 //! `--response-memory-mib`, or one answer if that is larger. Pictures that shall be edited, up to 8 MiB each, are counted
-//! in all their copies and take at most `--edit-memory-mib` together; while that is full, further ones are not read. So at
-//! most `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib` + `edit-memory-mib`, and that only if every client
-//! sends the largest request.
+//! in all their copies and take at most `--edit-memory-mib` together; while that is full, further ones are not read.
+//! Snapshots of pictures on their way take at most `--snapshot-memory-mib` together, and are thrown away while that is full.
+//! So at most `max-connections` × (1 MiB + 128 KiB) + `response-memory-mib` + `edit-memory-mib` + `snapshot-memory-mib`, and
+//! that only if every client sends the largest request.
 
 mod admit;
 mod args;
@@ -27,6 +28,7 @@ mod queue;
 mod render;
 mod route;
 mod server;
+mod snapshots;
 mod stall;
 mod stream;
 mod tries;
@@ -55,6 +57,7 @@ struct Shared {
     queue: queue::Queue,
     memory: proxy::Memory,
     uploads: proxy::Memory,
+    snapshots: proxy::Memory,
 }
 
 impl Gateway {
@@ -63,7 +66,8 @@ impl Gateway {
         let queue = queue::Queue::new(tables.clone(), args.max_waiting, metrics.waiting.clone());
         let memory = proxy::Memory::new(args.response_memory_mib);
         let uploads = proxy::Memory::new(args.edit_memory_mib);
-        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory, uploads }) }
+        let snapshots = proxy::Memory::new(args.snapshot_memory_mib);
+        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory, uploads, snapshots }) }
     }
 
     fn args(&self) -> &GatewayArgs {
@@ -92,5 +96,10 @@ impl Gateway {
 
     fn uploads(&self) -> &proxy::Memory {
         &self.shared.uploads
+    }
+
+    /// None yet, of a request for so many pictures.
+    fn snapshots(&self, pictures: u32) -> snapshots::Snapshots {
+        snapshots::Snapshots::new(self.shared.snapshots.clone(), self.shared.metrics.clone(), pictures)
     }
 }

@@ -10,6 +10,8 @@ mod authority;
 mod edits;
 #[path = "gateway/fake_pod.rs"]
 mod fake_pod;
+#[path = "gateway/hand_over.rs"]
+mod hand_over;
 #[path = "gateway/inputs.rs"]
 mod inputs;
 #[path = "gateway/retries.rs"]

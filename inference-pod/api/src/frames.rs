@@ -126,11 +126,34 @@ pub fn body_frames(body: &Bytes) -> impl Iterator<Item = Frame> {
 #[derive(Debug, Default)]
 pub struct Decoder {
     come: BytesMut,
+    /// Bytes of a frame that is not wanted, and has not come yet.
+    skipped: usize,
 }
 
 impl Decoder {
     pub fn push(&mut self, piece: &[u8]) {
-        self.come.extend_from_slice(piece);
+        let skipped = self.skipped.min(piece.len());
+        self.skipped -= skipped;
+        self.come.extend_from_slice(&piece[skipped..]);
+    }
+
+    /// The bytes that the next frame will take, if it is a snapshot and its length has come: whoever has no room for
+    /// it can [`Self::skip`] it.
+    pub fn coming_snapshot(&self) -> Option<usize> {
+        if self.come.len() < PREFIX || self.come[0] != Frame::SNAPSHOT {
+            return None;
+        }
+        Some((&self.come[1..PREFIX]).get_u32() as usize).filter(|length| *length <= 4 + MAX_SNAPSHOT)
+    }
+
+    /// Lets the frame that has begun go by, and holds none of it. Does nothing before its length has come.
+    pub fn skip(&mut self) {
+        if self.come.len() < PREFIX {
+            return;
+        }
+        let whole = PREFIX + (&self.come[1..PREFIX]).get_u32() as usize;
+        self.skipped = whole.saturating_sub(self.come.len());
+        self.come.advance(whole.min(self.come.len()));
     }
 
     /// The next whole frame. After an error nothing that follows can be understood.
@@ -152,7 +175,7 @@ impl Decoder {
 
     /// Whether a frame has begun that is not whole.
     pub fn is_within_frame(&self) -> bool {
-        !self.come.is_empty()
+        !self.come.is_empty() || self.skipped > 0
     }
 }
 

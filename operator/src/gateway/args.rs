@@ -31,6 +31,14 @@ pub struct GatewayArgs {
     /// Memory for pictures that clients send to be edited, in MiB; when it is used up, further ones are not read.
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = value_parser!(u32).range(64..=1_048_576))]
     pub edit_memory_mib: u32,
+    /// Model calls of a picture between two snapshots of it, which a lost pod's work is resumed from; 0: only a pod that
+    /// goes in peace gives one.
+    #[arg(long, value_name = "STEPS", default_value_t = 5, value_parser = value_parser!(u32).range(0..=10_000))]
+    pub snapshot_steps: u32,
+    /// Memory for snapshots of pictures on their way, in MiB; when it is used up, further ones are thrown away, and what
+    /// they are of is drawn from an older one or from the beginning if its pod is lost.
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = value_parser!(u32).range(0..=1_048_576))]
+    pub snapshot_memory_mib: u32,
     /// Seconds that requests under way have to finish after shutdown has begun.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = value_parser!(u64).range(0..=86_400))]
     pub gateway_drain_seconds: u64,

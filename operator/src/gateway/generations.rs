@@ -84,13 +84,22 @@ async fn draw(
 ) -> Result<Finished, ApiError> {
     let queue = gateway.queue();
     let place = queue.desk().place(job.deadline);
+    let mut snapshots = gateway.snapshots(job.pictures);
     loop {
         let booking = queue.wait(job, place, tries).await?;
         let queued = arrived.elapsed();
         tries.attempts += 1;
-        match proxy::ask(gateway.client(), gateway.memory(), &booking.pod, job, id.as_str()).await {
+        if !snapshots.is_empty() {
+            gateway.metrics().resumed.inc();
+        }
+        match proxy::ask(gateway, &booking.pod, job, id.as_str(), &mut snapshots).await {
             Ok(drawn) => return Ok(finish(&booking, drawn, queued)),
-            Err(fault) => put_back(gateway, &booking, id, tries, fault)?,
+            Err(fault) => {
+                if matches!(fault, Fault::Failed(_)) {
+                    snapshots.forget(); // what made it fail may be in them
+                }
+                put_back(gateway, &booking, id, tries, fault)?;
+            }
         }
     }
 }

@@ -24,6 +24,9 @@ pub struct GatewayMetrics {
     pub(super) waiting: Gauge,
     pub(super) faults: Family<FaultLabel, Counter>,
     pub(super) retries: Family<FaultLabel, Counter>,
+    pub(super) resumed: Counter,
+    pub(super) snapshots: Counter,
+    pub(super) snapshots_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +69,7 @@ pub(super) enum FaultReason {
     Unreachable,
     Busy,
     Draining,
+    Moved,
     NotResident,
     Lost,
     Failed,
@@ -104,6 +108,7 @@ impl FaultReason {
             Self::Unreachable => "unreachable",
             Self::Busy => "busy",
             Self::Draining => "draining",
+            Self::Moved => "moved",
             Self::NotResident => "not_resident",
             Self::Lost => "lost",
             Self::Failed => "failed",
@@ -134,13 +139,17 @@ impl Default for GatewayMetrics {
             waiting: Gauge::default(),
             faults: Family::default(),
             retries: Family::default(),
+            resumed: Counter::default(),
+            snapshots: Counter::default(),
+            snapshots_dropped: Counter::default(),
         }
     }
 }
 
 impl GatewayMetrics {
     pub fn register(&self, registry: &mut Registry) {
-        let Self { requests, seconds, in_flight, waiting, faults, retries } = self;
+        let Self { requests, seconds, in_flight, waiting, faults, retries, resumed, snapshots, snapshots_dropped } =
+            self;
         let registry = registry.sub_registry_with_prefix("easel_gateway");
         registry.register("requests", "Requests answered, by model and outcome", requests.clone());
         registry.register("request_seconds", "From a request's head to its answer, by model", seconds.clone());
@@ -148,6 +157,10 @@ impl GatewayMetrics {
         registry.register("waiting", "Requests that wait for a pod", waiting.clone());
         registry.register("pod_faults", "Answers of pods that were no picture, by reason", faults.clone());
         registry.register("retries", "Requests put back to be sent again, by the fault", retries.clone());
+        registry.register("resumed", "Requests sent to a pod with snapshots to go on from", resumed.clone());
+        registry.register("snapshots", "Snapshots of pictures that pods sent and that were kept", snapshots.clone());
+        let dropped = "Snapshots thrown away, because --snapshot-memory-mib was used up";
+        registry.register("snapshots_dropped", dropped, snapshots_dropped.clone());
     }
 }
 

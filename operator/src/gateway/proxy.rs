@@ -1,7 +1,8 @@
-//! Asks one pod once: sends the job, reads the whole answer, says what came of it.
+//! Asks one pod once: sends the job, with snapshots if there are any, reads the whole answer, says what came of it.
 //! Knows HTTP and the pod's answers; does not choose pods and does not ask again.
 
 mod events;
+mod framed;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -9,13 +10,17 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use easel_api::engine::HANDOVER_PATH;
 use easel_api::error::{ApiError, ErrorEnvelope, ErrorKind};
+use easel_api::frames::{FRAMES_MEDIA_TYPE, SNAPSHOT_STEPS_HEADER};
 use easel_api::precedence::{PRIORITY_HEADER, TENANT_HEADER};
-use reqwest::Response;
+use reqwest::{RequestBuilder, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use crate::gateway::Gateway;
 use crate::gateway::admit::{DEADLINE_HEADER, Job};
+use crate::gateway::snapshots::Snapshots;
 use crate::gateway::tries::Fault;
 use crate::pod_client::PodClient;
 use crate::routing_table::Pod;
@@ -60,82 +65,130 @@ impl Memory {
 
     /// Taken whole before the first byte is read, so that two half-read answers never wait for one another.
     pub(super) async fn take(&self, bytes: u64) -> OwnedSemaphorePermit {
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(self.total_kib);
-        let taken = Arc::clone(&self.kib).acquire_many_owned(kib).await;
+        let taken = Arc::clone(&self.kib).acquire_many_owned(kib(bytes).min(self.total_kib)).await;
         taken.expect("the semaphore is never closed")
+    }
+
+    /// `None` when there is not so much now.
+    pub(super) fn try_take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.kib).try_acquire_many_owned(kib(bytes)).ok()
     }
 }
 
+fn kib(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+}
+
+/// A whole answer, whatever its status.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Snapshots that come before the answer are put to `snapshots`; those that it has go with the request.
 pub(super) async fn ask(
-    client: &PodClient,
-    memory: &Memory,
+    gateway: &Gateway,
     pod: &Pod,
     job: &Job,
     request_id: &str,
+    snapshots: &mut Snapshots,
 ) -> Result<Drawn, Fault> {
     let sent = Instant::now();
-    let asked = async { read(memory, send(client, pod, job, request_id).await?, job.max_response).await };
-    let (headers, body) = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
+    let asked = async {
+        let request = begin(gateway.client(), pod, job, snapshots);
+        let request = request.header(SNAPSHOT_STEPS_HEADER, gateway.args().snapshot_steps.to_string());
+        let response = send(request, job, request_id).await?;
+        let kind = response.headers().get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        if kind == FRAMES_MEDIA_TYPE.as_bytes() {
+            framed::read(gateway.memory(), response, job.max_response, snapshots).await
+        } else {
+            plain(gateway.memory(), response, job.max_response).await
+        }
+    };
+    let answer = timeout_at(job.deadline, asked).await.unwrap_or(Err(Fault::Late))?;
+    let Answer { status, headers, body } = answer;
+    if status != StatusCode::OK {
+        return Err(refused(status, &headers, &body));
+    }
     let (server_timing, warning) = (headers.get("server-timing").cloned(), headers.get(WARNING_HEADER).cloned());
     Ok(Drawn { body, upstream: sent.elapsed(), server_timing, warning })
 }
 
-/// As [`ask`] for a stream, as soon as its head is there.
+/// As [`ask`] for a stream, as soon as its head is there. Streams have no snapshots.
 pub(super) async fn open(client: &PodClient, pod: &Pod, job: &Job, request_id: &str) -> Result<Events, Fault> {
-    let asked = timeout_at(job.deadline, send(client, pod, job, request_id)).await;
+    let asked = timeout_at(job.deadline, send(from_the_beginning(client, pod, job), job, request_id)).await;
     Ok(Events::new(asked.unwrap_or(Err(Fault::Late))?, job.max_event))
 }
 
-async fn send(client: &PodClient, pod: &Pod, job: &Job, request_id: &str) -> Result<Response, Fault> {
+/// What shall be drawn: from the beginning, or from the snapshots.
+fn begin(client: &PodClient, pod: &Pod, job: &Job, snapshots: &Snapshots) -> RequestBuilder {
+    if snapshots.is_empty() {
+        return from_the_beginning(client, pod, job);
+    }
+    let request = client.request(Method::POST, pod, HANDOVER_PATH).header(header::CONTENT_TYPE, FRAMES_MEDIA_TYPE);
+    request.body(framed::handover(job, snapshots))
+}
+
+fn from_the_beginning(client: &PodClient, pod: &Pod, job: &Job) -> RequestBuilder {
+    let request = client.request(Method::POST, pod, job.path).header(header::CONTENT_TYPE, "application/json");
+    request.body(job.body.clone())
+}
+
+async fn send(request: RequestBuilder, job: &Job, request_id: &str) -> Result<Response, Fault> {
     let left = job.deadline.saturating_duration_since(Instant::now()).as_millis();
-    let request = client
-        .request(Method::POST, pod, job.path)
-        .header(header::CONTENT_TYPE, "application/json")
+    let request = request
         .header(DEADLINE_HEADER, left.to_string())
         .header(REQUEST_ID_HEADER, request_id)
-        .header(PRIORITY_HEADER, job.precedence.priority.as_str())
-        .body(job.body.clone());
+        .header(PRIORITY_HEADER, job.precedence.priority.as_str());
     let request = match job.precedence.tenant.as_str() {
         "" => request,
         tenant => request.header(TENANT_HEADER, tenant),
     };
-    let response = request.send().await.map_err(|error| broken(&error))?;
+    let mut response = request.send().await.map_err(|error| broken(&error))?;
     match response.status() {
         StatusCode::OK => Ok(response),
-        status => Err(refused(status, response).await),
+        status => {
+            let headers = std::mem::take(response.headers_mut());
+            Err(refused(status, &headers, &bounded(response, MAX_ERROR_BODY).await?))
+        }
     }
 }
 
-async fn read(memory: &Memory, mut response: Response, limit: u64) -> Result<(HeaderMap, Bytes), Fault> {
-    let headers = std::mem::take(response.headers_mut());
+async fn plain(memory: &Memory, mut response: Response, limit: u64) -> Result<Answer, Fault> {
+    let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
     let permit = memory.take(response.content_length().unwrap_or(limit).min(limit)).await;
     let bytes = bounded(response, limit).await?;
-    Ok((headers, Bytes::from_owner(Counted { bytes, _memory: Some(permit) })))
+    Ok(Answer { status, headers, body: counted(bytes, permit) })
+}
+
+fn counted(bytes: Vec<u8>, memory: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(Counted { bytes, _memory: Some(memory) })
 }
 
 async fn bounded(mut response: Response, limit: u64) -> Result<Vec<u8>, Fault> {
-    let too_long = || Fault::Failed(format!("the pod's answer is longer than {limit} bytes"));
     let length = response.content_length().unwrap_or(0);
     if length > limit {
-        return Err(too_long());
+        return Err(too_long(limit));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(&error))? {
         if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(too_long());
+            return Err(too_long(limit));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
 }
 
+fn too_long(limit: u64) -> Fault {
+    Fault::Failed(format!("the pod's answer is longer than {limit} bytes"))
+}
+
 /// What a status other than 200 means for the request.
-async fn refused(status: StatusCode, response: Response) -> Fault {
-    let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-    let envelope = match bounded(response, MAX_ERROR_BODY).await {
-        Ok(bytes) => serde_json::from_slice::<ErrorEnvelope>(&bytes).ok(),
-        Err(fault) => return fault,
-    };
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Fault {
+    let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+    let envelope = serde_json::from_slice::<ErrorEnvelope>(body).ok();
     let code = envelope.as_ref().and_then(|envelope| envelope.error.code.as_deref()).unwrap_or_default();
     match (status.as_u16(), code) {
         (503, "draining") => Fault::Draining,

@@ -26,6 +26,8 @@ pub(super) enum Fault {
     Busy,
     /// 503: takes nothing new.
     Draining,
+    /// It goes, and has sent what it had of the pictures.
+    Moved,
     /// 404: its models have changed since it last reported.
     NotResident,
     /// The connection broke after the request was sent: the pod may have died of it.
@@ -45,7 +47,7 @@ pub(super) struct Tries {
     pub(super) attempts: u32,
     deaths: u32,
     failures: u32,
-    /// Of those that cost no pod any work.
+    /// Of those that are no pod's failure.
     bounces: u32,
     /// Why the last pod that began did not finish.
     last: String,
@@ -64,6 +66,7 @@ impl Fault {
             Self::Unreachable(_) => FaultReason::Unreachable,
             Self::Busy => FaultReason::Busy,
             Self::Draining => FaultReason::Draining,
+            Self::Moved => FaultReason::Moved,
             Self::NotResident => FaultReason::NotResident,
             Self::Lost(_) => FaultReason::Lost,
             Self::Failed(_) => FaultReason::Failed,
@@ -77,7 +80,7 @@ impl Fault {
         match self {
             Self::Unreachable(cause) | Self::Lost(cause) | Self::Failed(cause) => cause,
             Self::Refused(error) => &error.message,
-            Self::Busy | Self::Draining | Self::NotResident | Self::Late => "",
+            Self::Busy | Self::Draining | Self::Moved | Self::NotResident | Self::Late => "",
         }
     }
 }
@@ -96,7 +99,7 @@ impl Tries {
             Fault::Late => return Err(ApiError::deadline("the deadline came before the picture was finished")),
             // The desk keeps everybody off it for a while.
             Fault::Busy => return Ok(()),
-            Fault::Unreachable(_) | Fault::Draining | Fault::NotResident => self.bounce(now),
+            Fault::Unreachable(_) | Fault::Draining | Fault::Moved | Fault::NotResident => self.bounce(now),
             Fault::Lost(cause) => {
                 self.deaths += 1;
                 self.last = cause;
@@ -185,6 +188,16 @@ mod tests {
         assert!(tries.note(&ReplicaId::new("a"), lost(), 5, now).is_ok());
         let error = tries.note(&ReplicaId::new("b"), lost(), 5, now).unwrap_err();
         assert_eq!((error.status, error.code.as_deref()), (502, Some("request_quarantined")));
+    }
+
+    #[tokio::test]
+    async fn a_request_may_move_as_often_as_pods_go() {
+        let (mut tries, now) = (Tries::default(), Instant::now());
+        for index in 0..20 {
+            let pod = ReplicaId::new(format!("pod-{index}"));
+            tries.note(&pod, Fault::Moved, 1, now).unwrap();
+            assert!(tries.tried(now).contains(&pod), "it goes, so it is not asked at once");
+        }
     }
 
     #[tokio::test]

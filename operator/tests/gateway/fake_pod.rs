@@ -1,15 +1,19 @@
 //! A pod that answers as its script says, and draws when the script is at its end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use easel_api::engine::HANDOVER_PATH;
 use easel_api::error::ApiError;
+use easel_api::frames::{Decoder, FRAMES_MEDIA_TYPE, Frame, Head, Snapshot};
+use futures::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
@@ -37,6 +41,16 @@ pub(crate) enum Act {
     DieMidAnswer,
     /// 200 with events.
     Stream(Vec<Say>),
+    /// Answers in frames.
+    Frames(Vec<Frame>, Ending),
+    /// Draws, and answers in frames.
+    DrawFramed,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ending {
+    Whole,
+    Broken,
 }
 
 /// What a stream consists of.
@@ -56,7 +70,10 @@ pub(crate) enum Say {
 pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
+    /// Of a hand-over, the body of what is handed over.
     pub(crate) body: Value,
+    /// What was handed over: the request's path and its snapshots.
+    pub(crate) handed: Option<(String, Vec<Snapshot>)>,
 }
 
 /// Ends, as if it were killed, when the last handle is dropped.
@@ -158,10 +175,10 @@ async fn act(
     body: Bytes,
 ) -> Response {
     let mut unanswered = Unanswered(Some(state.hung_up.clone()));
-    let body: Value = serde_json::from_slice(&body).unwrap();
+    let (body, handed) = read(&uri, &body);
     let act = state.script.lock().unwrap().pop_front().unwrap_or(Act::Draw);
     let path = uri.path().to_owned();
-    state.calls.send_modify(|calls| calls.push(Call { path, headers, body: body.clone() }));
+    state.calls.send_modify(|calls| calls.push(Call { path, headers, body: body.clone(), handed }));
     let response = match act {
         Act::Draw => draw(&body),
         Act::Hold => {
@@ -180,7 +197,14 @@ async fn act(
         }
         Act::DieMidAnswer => {
             let broken = [Ok("{\"created\":"), Err(std::io::Error::other("killed"))];
-            Response::new(Body::from_stream(futures::stream::iter(broken)))
+            Response::new(Body::from_stream(stream::iter(broken)))
+        }
+        Act::Frames(frames, ending) => in_frames(&frames, ending),
+        Act::DrawFramed => {
+            let headers = BTreeMap::from([("x-easel-warning".to_owned(), "framed".to_owned())]);
+            let head = Frame::Head(Head { status: 200, headers });
+            let drawn = Frame::Body(picture(&body).to_string().into());
+            in_frames(&[head, drawn, Frame::End], Ending::Whole)
         }
         Act::Stream(says) => {
             let unanswered = Unanswered(unanswered.0.take());
@@ -193,7 +217,7 @@ async fn act(
 
 fn say(says: Vec<Say>, seed: u64, released: Arc<Semaphore>, unanswered: Unanswered) -> Response {
     let state = (says.into_iter(), released, unanswered);
-    let events = futures::stream::unfold(state, move |(mut says, released, mut unanswered)| async move {
+    let events = stream::unfold(state, move |(mut says, released, mut unanswered)| async move {
         let said = match says.next() {
             Some(Say::Wait) => {
                 released.acquire().await.unwrap().forget();
@@ -224,12 +248,45 @@ fn event(seed: u64, partial_image_index: Option<u32>) -> String {
     format!("event: image_generation.{kind}\ndata: {event}\n\n")
 }
 
+fn read(uri: &Uri, body: &Bytes) -> (Value, Option<(String, Vec<Snapshot>)>) {
+    if uri.path() != HANDOVER_PATH {
+        return (serde_json::from_slice(body).unwrap(), None);
+    }
+    let (mut decoder, mut path, mut inner, mut snapshots) = (Decoder::default(), None, Vec::new(), Vec::new());
+    decoder.push(body);
+    loop {
+        match decoder.next_frame().unwrap().expect("the hand-over has an end") {
+            Frame::Request(request) => path = Some(request.path),
+            Frame::Body(bytes) => inner.extend_from_slice(&bytes),
+            Frame::Snapshot(snapshot) => snapshots.push(snapshot),
+            Frame::End => return (serde_json::from_slice(&inner).unwrap(), Some((path.unwrap(), snapshots))),
+            frame @ (Frame::Head(_) | Frame::Moved) => panic!("{frame:?} in a hand-over"),
+        }
+    }
+}
+
+fn in_frames(frames: &[Frame], ending: Ending) -> Response {
+    let pieces: Vec<_> = frames.iter().map(|frame| Ok(frame.encode())).collect();
+    let end = stream::once(async move {
+        tokio::task::yield_now().await; // what is written so far is sent meanwhile
+        match ending {
+            Ending::Whole => Ok(Bytes::new()),
+            Ending::Broken => Err(std::io::Error::other("killed")),
+        }
+    });
+    let body = Body::from_stream(stream::iter(pieces).chain(end));
+    ([(CONTENT_TYPE, FRAMES_MEDIA_TYPE)], body).into_response()
+}
+
 fn draw(request: &Value) -> Response {
+    ([("server-timing", "steps;dur=7")], axum::Json(picture(request))).into_response()
+}
+
+fn picture(request: &Value) -> Value {
     let picture = json!({"b64_json": "iVBORw0KGgo=", "seed": request["seed"]});
-    let body = json!({"created": 1, "data": [picture], "background": "opaque", "output_format": "png", "size": "64x64",
+    json!({"created": 1, "data": [picture], "background": "opaque", "output_format": "png", "size": "64x64",
         "quality": "auto", "usage": {"total_tokens": 0, "input_tokens": 0, "output_tokens": 0,
-        "input_tokens_details": {"text_tokens": 0, "image_tokens": 0}}});
-    ([("server-timing", "steps;dur=7")], axum::Json(body)).into_response()
+        "input_tokens_details": {"text_tokens": 0, "image_tokens": 0}}})
 }
 
 impl Drop for Unanswered {

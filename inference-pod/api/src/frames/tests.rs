@@ -42,6 +42,25 @@ proptest! {
     }
 
     #[test]
+    fn snapshots_that_are_skipped_go_by_and_the_rest_is_read(frames in vec(frame(), 0..6), cut in 1..50_usize) {
+        let bytes: Vec<u8> = frames.iter().flat_map(Frame::encode).collect();
+        let (mut decoder, mut found) = (Decoder::default(), Vec::new());
+        for piece in bytes.chunks(cut) {
+            decoder.push(piece);
+            loop {
+                while decoder.coming_snapshot().is_some() {
+                    decoder.skip();
+                }
+                let Some(frame) = decoder.next_frame().unwrap() else { break };
+                found.push(frame);
+            }
+        }
+        let rest: Vec<_> = frames.into_iter().filter(|frame| !matches!(frame, Frame::Snapshot(_))).collect();
+        prop_assert_eq!(found, rest);
+        prop_assert!(!decoder.is_within_frame());
+    }
+
+    #[test]
     fn a_body_in_frames_is_the_body(body in vec(any::<u8>(), 0..3)) {
         let body = Bytes::from(body.repeat(MAX_BODY_FRAME / 2 + 1));
         let joined: Vec<u8> = body_frames(&body).flat_map(|frame| match frame {
