@@ -1,6 +1,8 @@
 //! The residual block and the two ways to change resolution, which `UNet` and VAE share.
 //! Transcribed from diffusers 0.42.1, `models/resnet.py`, `downsampling.py` and `upsampling.py`.
 
+mod doubled;
+
 use tch::{Device, Tensor};
 
 use super::layers::{Conv2d, GroupNorm, Linear};
@@ -43,15 +45,17 @@ impl ResnetBlock2D {
 
     /// `[batch, input, h, w]` and time embedding `[batch, time_channels]` → `[batch, output, h, w]`
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Tensor {
-        let mut hidden = self.conv1.forward(&self.norm1.forward(x).silu());
+        // In place where nobody else has it: these are the largest tensors of a model.
+        let mut hidden = self.conv1.forward(&self.norm1.forward(x).silu_());
         if let (Some(proj), Some(time)) = (&self.time_emb_proj, time) {
             hidden += proj.forward(&time.silu()).unsqueeze(-1).unsqueeze(-1); // [batch, output, 1, 1]
         }
-        let hidden = self.conv2.forward(&self.norm2.forward(&hidden).silu());
+        let mut hidden = self.conv2.forward(&self.norm2.forward(&hidden).silu_());
         match &self.conv_shortcut {
-            Some(conv) => conv.forward(x) + hidden,
-            None => x + hidden,
+            Some(conv) => hidden += conv.forward(x),
+            None => hidden += x,
         }
+        hidden
     }
 }
 
@@ -84,7 +88,11 @@ impl Upsample2D {
 
     /// `[batch, channels, _, _]` → `[batch, channels, h, w]`
     pub fn forward(&self, x: &Tensor, (h, w): (i64, i64)) -> Tensor {
-        self.conv.forward(&x.upsample_nearest2d([h, w], None, None))
+        let (height, width) = height_width(x);
+        let doubled = ((2 * height, 2 * width) == (h, w) && doubled::pays(x))
+            .then(|| self.conv.bare(|weight, bias| doubled::convolved(x, weight, bias)));
+        let repeated = || self.conv.forward(&x.upsample_nearest2d([h, w], None, None));
+        doubled.flatten().unwrap_or_else(repeated)
     }
 }
 

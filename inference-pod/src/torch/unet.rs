@@ -137,7 +137,7 @@ impl UNet2DConditionModel {
         for block in &self.up_blocks {
             hidden = block.forward(hidden, &time, &text, &mut skips);
         }
-        self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu()).to_kind(Kind::Float).contiguous()
+        self.conv_out.forward(&self.conv_norm_out.forward(&hidden).silu_()).to_kind(Kind::Float).contiguous()
     }
 }
 

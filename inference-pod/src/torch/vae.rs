@@ -184,6 +184,6 @@ impl Decoder {
     fn forward(&self, z: &Tensor) -> Tensor {
         let x = self.mid_block.forward(&self.conv_in.forward(z));
         let x = self.up_blocks.iter().fold(x, |x, block| block.forward(&x));
-        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu())
+        self.conv_out.forward(&self.conv_norm_out.forward(&x).silu_())
     }
 }

@@ -76,6 +76,11 @@ fn are_same(a: &[Worn], b: &[Worn]) -> bool {
 }
 
 impl Site {
+    /// Whether no row of the batch has an adapter for this layer.
+    pub(in crate::torch) fn is_bare(self) -> bool {
+        ROWS.with_borrow(|rows| !rows.changes.contains_key(&self))
+    }
+
     /// `out` is what the layer made of `x`; `compute` applies A and B to rows of `x` as the layer applies its weight. Rows
     /// are the first axis of both. `out` is changed in place: nobody else has it yet.
     pub(in crate::torch) fn adapted(

@@ -27,12 +27,13 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        self.out.forward(&self.proj.forward(x).gelu("tanh"))
+        self.out.forward(&self.proj.forward(x).gelu_("tanh"))
     }
 }
 
 /// With the block's norm, gate and residual.
 pub fn fed_forward(x: Tensor, how: &Modulation, ff: &FeedForward) -> Tensor {
-    let out = &how.gate_mlp * ff.forward(&modulated(&x, &how.scale_mlp, &how.shift_mlp));
-    x + out
+    let mut out = ff.forward(&modulated(&x, &how.scale_mlp, &how.shift_mlp));
+    out *= &how.gate_mlp;
+    out + x
 }

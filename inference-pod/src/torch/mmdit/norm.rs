@@ -11,8 +11,10 @@ const EPS: f64 = 1e-6;
 /// Of the last axis, without weights, then `scale` and `shift` of `[batch, 1, dim]`.
 pub fn modulated(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Tensor {
     let dim = x.size()[x.dim() - 1];
-    let normed = x.layer_norm([dim], None::<&Tensor>, None::<&Tensor>, EPS, true);
-    normed * (scale + 1.0) + shift
+    let mut normed = x.layer_norm([dim], None::<&Tensor>, None::<&Tensor>, EPS, true);
+    normed *= scale + 1.0;
+    normed += shift;
+    normed
 }
 
 /// `AdaLayerNormZero` and, with three chunks more, `SD35AdaLayerNormZeroX`.

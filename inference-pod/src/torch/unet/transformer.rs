@@ -64,7 +64,7 @@ impl Transformer2DModel {
         let to_pixels = |x: Tensor| pixels_of(&x, (h, w)); // [batch, channels, h, w]
         let through = |x: Tensor| self.transformer_blocks.iter().fold(x, |x, block| block.forward(&x, text));
         let normed = self.norm.forward(x);
-        let out = match &self.proj {
+        let mut out = match &self.proj {
             Projections::Conv(proj_in, proj_out) => {
                 proj_out.forward(&to_pixels(through(to_tokens(proj_in.forward(&normed)))))
             }
@@ -72,7 +72,8 @@ impl Transformer2DModel {
                 to_pixels(proj_out.forward(&through(proj_in.forward(&to_tokens(normed)))))
             }
         };
-        out + x
+        out += x;
+        out
     }
 }
 
@@ -103,9 +104,10 @@ impl BasicTransformerBlock {
     /// `[batch, h·w, channels]` → the same shape
     fn forward(&self, x: &Tensor, text: &Tensor) -> Tensor {
         let normed = self.norm1.forward(x);
-        let x = x + self.attn1.forward(&normed, &normed);
-        let x = &x + self.attn2.forward(&self.norm2.forward(&x), text);
-        &x + self.ff.forward(&self.norm3.forward(&x))
+        let mut x = self.attn1.forward(&normed, &normed) + x;
+        x += self.attn2.forward(&self.norm2.forward(&x), text);
+        x += self.ff.forward(&self.norm3.forward(&x));
+        x
     }
 }
 
@@ -154,7 +156,8 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let halves = self.proj.forward(x).chunk(2, -1); // 2 × [batch, h·w, inner]
-        self.out.forward(&(&halves[0] * halves[1].gelu("none")))
+        let mut halves = self.proj.forward(x).chunk(2, -1); // 2 × [batch, h·w, inner]
+        let gate = halves[1].gelu_("none");
+        self.out.forward(&(&halves[0] * gate))
     }
 }
