@@ -13,7 +13,9 @@ use easel_api::ImageSize;
 use easel_checkpoints::Files;
 use sha2::{Digest, Sha256};
 
-use crate::pipeline::{BatchKey, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
+use crate::pipeline::{
+    BatchKey, DecodeMemory, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter,
+};
 use crate::vocabulary::Vocabulary;
 
 /// diffusers' class of models that edit.
@@ -41,6 +43,9 @@ pub struct FakeFlags {
     /// Bytes that a step is said to take for each latent position, picture and row; 0: nothing is said (fake pipeline)
     #[arg(long, env = "EASEL_FAKE_POSITION_BYTES", default_value_t = 0)]
     pub fake_position_bytes: u64,
+    /// Bytes that decoding a picture is said to take for each latent position (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_DECODE_BYTES", default_value_t = 0)]
+    pub fake_decode_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -204,6 +209,10 @@ impl Pipeline for FakePipeline {
         self.memory_bytes
     }
 
+    fn decode_memory(&self) -> DecodeMemory {
+        DecodeMemory { per_position: self.flags.fake_decode_bytes, most_positions: u64::MAX }
+    }
+
     fn peak_bytes(&self) -> Option<u64> {
         (self.flags.fake_position_bytes > 0).then(|| self.peak.load(Relaxed))
     }
@@ -263,7 +272,15 @@ mod tests {
 
     fn pipeline() -> FakePipeline {
         let (fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms) = (0.0, 0.0, 0.0, 0.0);
-        let flags = FakeFlags { fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms, fake_position_bytes: 0 };
+        let (fake_position_bytes, fake_decode_bytes) = (0, 0);
+        let flags = FakeFlags {
+            fake_step_ms,
+            fake_encode_ms,
+            fake_decode_ms,
+            fake_load_ms,
+            fake_position_bytes,
+            fake_decode_bytes,
+        };
         let (adapters, peak) = (BTreeMap::new(), AtomicU64::new(0));
         FakePipeline { flags, memory_bytes: 0, adapters, peak, edits: false, vocabulary: None }
     }

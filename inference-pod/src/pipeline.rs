@@ -90,6 +90,15 @@ impl std::fmt::Debug for Picture {
     }
 }
 
+/// Memory beside weights and latents while one picture is decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DecodeMemory {
+    /// Bytes for each latent position.
+    pub per_position: u64,
+    /// Of more, one part is decoded after the other.
+    pub most_positions: u64,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// The request can't be drawn by this model: the caller's fault.
@@ -156,6 +165,11 @@ pub trait Pipeline: Send + 'static {
 
     /// Bytes of weights held in the device's memory.
     fn memory_bytes(&self) -> u64;
+
+    /// What turning latents into a picture takes.
+    fn decode_memory(&self) -> DecodeMemory {
+        DecodeMemory::default()
+    }
 
     /// Bytes that the last step took at its height beside weights and latents, where the device says so.
     fn peak_bytes(&self) -> Option<u64> {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::PipelineId;
-use crate::pipeline::BatchKey;
+use crate::pipeline::{BatchKey, DecodeMemory};
 
 /// Shapes that are remembered; clients choose sizes, so there may be any number of them.
 const MAX_KEYS: usize = 256;
@@ -21,15 +21,26 @@ pub struct MemoryProfile {
     prior: u64,
     /// The greatest that was seen, by the number of jobs.
     peaks: BTreeMap<(PipelineId, BatchKey), BTreeMap<usize, u64>>,
+    /// Of those that pictures were asked of.
+    decoders: BTreeMap<PipelineId, DecodeMemory>,
 }
 
 impl MemoryProfile {
     pub fn new(prior: u64) -> Self {
-        Self { prior, peaks: BTreeMap::new() }
+        Self { prior, peaks: BTreeMap::new(), decoders: BTreeMap::new() }
     }
 
-    /// While a model call for so many jobs lasts.
+    /// While a model call for so many jobs lasts, or one of them is decoded.
     pub fn call_bytes(&self, pipeline: PipelineId, key: BatchKey, jobs: usize) -> u64 {
+        self.step_bytes(pipeline, key, jobs).max(self.decode_bytes(pipeline, key))
+    }
+
+    fn decode_bytes(&self, pipeline: PipelineId, key: BatchKey) -> u64 {
+        let DecodeMemory { per_position, most_positions } = self.decoders.get(&pipeline).copied().unwrap_or_default();
+        per_position.saturating_mul(positions(key).min(most_positions))
+    }
+
+    fn step_bytes(&self, pipeline: PipelineId, key: BatchKey, jobs: usize) -> u64 {
         let Some(peaks) = self.peaks.get(&(pipeline, key)) else {
             return self.prior.saturating_mul(positions(key) * u64::from(key.rows) * jobs as u64);
         };
@@ -55,8 +66,14 @@ impl MemoryProfile {
         *known = peak.max(*known);
     }
 
+    /// What pictures of this pipeline take when they are decoded.
+    pub fn decodes(&mut self, pipeline: PipelineId, memory: DecodeMemory) {
+        self.decoders.insert(pipeline, memory);
+    }
+
     pub fn forget(&mut self, gone: impl Fn(PipelineId) -> bool) {
         self.peaks.retain(|(pipeline, _), _| !gone(*pipeline));
+        self.decoders.retain(|pipeline, _| !gone(*pipeline));
     }
 }
 
@@ -82,6 +99,16 @@ mod tests {
         profile.observe(PIPELINE, key(8), 2, 500);
         assert_eq!([1, 2, 3, 4].map(|jobs| profile.call_bytes(PIPELINE, key(8), jobs)), [500, 500, 750, 1000]);
         assert_eq!(profile.call_bytes(PIPELINE, key(16), 1), 10 * 256 * 2, "another shape knows nothing of it");
+        profile.forget(|pipeline| pipeline == PIPELINE);
+        assert_eq!(profile.call_bytes(PIPELINE, key(8), 1), 10 * 64 * 2);
+    }
+
+    #[test]
+    fn a_picture_must_fit_when_it_is_decoded_too_and_a_large_one_is_decoded_in_parts() {
+        let mut profile = MemoryProfile::new(10);
+        profile.decodes(PIPELINE, DecodeMemory { per_position: 100, most_positions: 200 });
+        assert_eq!([1, 5, 6].map(|jobs| profile.call_bytes(PIPELINE, key(8), jobs)), [6400, 6400, 7680]);
+        assert_eq!(profile.call_bytes(PIPELINE, key(16), 1), 100 * 200);
         profile.forget(|pipeline| pipeline == PIPELINE);
         assert_eq!(profile.call_bytes(PIPELINE, key(8), 1), 10 * 64 * 2);
     }

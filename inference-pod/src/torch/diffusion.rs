@@ -30,7 +30,9 @@ use super::lora::{Adapter, Layers, Worn, wearing};
 use super::sampler::history::History;
 use super::sampler::noise::Noise;
 use super::vae::AutoencoderKl;
-use crate::pipeline::{BatchKey, ControlOptions, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
+use crate::pipeline::{
+    BatchKey, ControlOptions, DecodeMemory, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter,
+};
 use crate::vocabulary::Vocabulary;
 
 /// A checkpoint in the memory of one device.
@@ -137,6 +139,10 @@ impl Pipeline for Diffusion {
 
     fn text_tokens(&self, prompt: &str) -> u32 {
         self.family.text_tokens(prompt)
+    }
+
+    fn decode_memory(&self) -> DecodeMemory {
+        self.vae.decode_memory()
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -53,10 +53,9 @@ pub struct FluxText<'a> {
 }
 
 impl FluxTransformer2DModel {
-    /// Reads `transformer/` of a checkpoint. Where f16 is asked for it computes in bf16, in which it was trained: some
-    /// of its values leave the range of f16.
+    /// Reads `transformer/` of a checkpoint.
     pub fn load(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
-        let (config, placement) = (FluxConfig::read(checkpoint)?, placement.with_bf16_for_f16());
+        let config = FluxConfig::read(checkpoint)?;
         let stem = "diffusion_pytorch_model";
         let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
         Self::build(config, &weights, placement).map_err(|error| error.of(PART))

@@ -55,6 +55,15 @@ fn the_unet_computes_the_same_for_a_batch_at_two_times() {
 }
 
 #[test]
+fn the_vae_says_what_a_pixel_takes() {
+    let vae = AutoencoderKl::load(&golden::files("sd1"), Placement::REFERENCE).unwrap();
+    let memory = vae.decode_memory();
+    // 4 by 4 pixels of 16 channels of f32, 5.25 times.
+    assert_eq!(memory.per_position, 4 * 4 * 16 * 4 * 21 / 4);
+    assert_eq!(memory.most_positions * 4 * 4, 1536 * 1024);
+}
+
+#[test]
 fn the_vae_decodes_the_same() {
     for model in MODELS {
         let golden = Golden::open(model);

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::World;
 
-/// A picture of 64x64 has 8×8 latent positions and two rows: 4 MiB in a step, and 1.3 MiB while it runs.
+/// A picture of 64x64 has 8×8 latent positions and two rows: 4 MiB in a step, and 2.5 MiB while it runs.
 const MIB: u64 = 1 << 20;
 
 #[tokio::test]
@@ -17,6 +17,16 @@ async fn a_picture_that_would_not_fit_is_refused_with_the_size_that_would() {
     let message = refused.body["error"]["message"].as_str().unwrap().to_owned();
     let size = message.split(": ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     assert_eq!(world.gateway.generate(json!({"size": size})).await.status, StatusCode::OK, "{message}");
+}
+
+#[tokio::test]
+async fn a_picture_that_would_not_fit_when_it_is_decoded_is_refused_before_it_is_drawn() {
+    let flags = ["--fake-step-ms=1", "--fake-decode-bytes=100000", &format!("--memory-bytes={}", 8 * MIB)];
+    let world = World::ready(&flags).await;
+    let refused = world.gateway.generate(json!({"size": "96x96"})).await;
+    assert_eq!((refused.status, refused.code()), (StatusCode::BAD_REQUEST, "size_does_not_fit"));
+    let message = refused.body["error"]["message"].as_str().unwrap();
+    assert!(message.contains("48x48 would fit"), "{message}");
 }
 
 #[tokio::test]

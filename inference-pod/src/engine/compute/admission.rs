@@ -30,6 +30,7 @@ impl<P: Pipeline> Engine<P> {
         fits(loaded.pipeline.edits(), picture.edit.is_some())?;
         let key = loaded.pipeline.batch_key(&picture);
         let told = told(loaded, request, &picture);
+        self.scheduler.memory_mut().decodes(pipeline, loaded.pipeline.decode_memory());
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let new = NewRequest {

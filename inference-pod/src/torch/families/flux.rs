@@ -43,7 +43,9 @@ struct Flux {
     schedule: FlowSchedule,
 }
 
+/// All parts were trained in bf16, and values of some leave the range of f16.
 pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
+    let placement = placement.with_bf16_for_f16();
     check_components(&mut index, &COMPONENTS)?;
     let none = json!([null, null]);
     index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;

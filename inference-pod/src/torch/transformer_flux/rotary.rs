@@ -6,11 +6,11 @@ use tch::{Device, Kind, Tensor};
 
 const THETA: f64 = 10_000.0;
 
-/// Of text, which stands at 0, and behind it of pixels row by row: `[length, 1, head_dim]` of f32 each.
+/// Of text, which stands at 0, and behind it of pixels row by row: `[length, 1, head_dim / 2]`, each a complex number of
+/// f32 that turns a pair.
 #[derive(Debug)]
 pub(super) struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
+    turns: Tensor,
 }
 
 impl Rotary {
@@ -23,22 +23,20 @@ impl Rotary {
         let pixels = [row.zeros_like(), row, column];
         let angles: Vec<Tensor> =
             axes.iter().zip(&pixels).map(|(&dim, pixels)| angles(dim, &Tensor::cat(&[&of_text, pixels], 0))).collect();
-        let angles = Tensor::cat(&angles, -1).unsqueeze(1); // [length, 1, head_dim]
-        Self { cos: angles.cos().to_kind(Kind::Float), sin: angles.sin().to_kind(Kind::Float) }
+        let angles = Tensor::cat(&angles, -1).unsqueeze(1); // [length, 1, head_dim / 2]
+        Self { turns: Tensor::complex(&angles.cos().to_kind(Kind::Float), &angles.sin().to_kind(Kind::Float)) }
     }
 
     /// `[batch, length, heads, head_dim]` → the same shape
     pub(super) fn turn(&self, x: &Tensor) -> Tensor {
-        let whole = x.to_kind(Kind::Float);
-        let pairs = whole.unflatten(-1, [-1, 2]).unbind(-1); // 2 × [batch, length, heads, head_dim / 2]
-        let turned = Tensor::stack(&[-&pairs[1], pairs[0].shallow_clone()], -1).flatten(3, 4);
-        (whole * &self.cos + turned * &self.sin).to_kind(x.kind())
+        let pairs = x.to_kind(Kind::Float).unflatten(-1, [-1, 2]).contiguous().view_as_complex();
+        (pairs * &self.turns).view_as_real().flatten(3, 4).to_kind(x.kind())
     }
 }
 
-/// In f64 as the reference: `[length]` → `[length, dim]`, each angle twice.
+/// In f64 as the reference: `[length]` → `[length, dim / 2]`
 fn angles(dim: i64, positions: &Tensor) -> Tensor {
     let exponents = Tensor::arange(dim / 2, (Kind::Double, positions.device())) * (2.0 / dim as f64);
     let frequencies = (exponents * -THETA.ln()).exp(); // [dim / 2]
-    positions.outer(&frequencies).repeat_interleave_self_int(2, 1, None)
+    positions.outer(&frequencies)
 }

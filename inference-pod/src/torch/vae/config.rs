@@ -68,6 +68,11 @@ impl VaeConfig {
         1 << (self.channels.len() - 1)
     }
 
+    /// Channels that the last stage of the decoder is given, at the picture's full size.
+    pub(super) fn widest(&self) -> i64 {
+        self.channels.get(1).copied().unwrap_or(self.channels[0])
+    }
+
     /// diffusers 0.42.1, `vae.py`: the eps is fixed in the decoder.
     pub(super) fn resnet(&self) -> ResnetConfig {
         ResnetConfig { groups: self.groups, eps: 1e-6, time_channels: None }

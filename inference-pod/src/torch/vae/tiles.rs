@@ -7,8 +7,8 @@ use crate::torch::resnet::height_width;
 
 /// Up to here a picture is taken as a whole, which is better: no tile knows what another's norms and attention see. All
 /// sizes that OpenAI names and that models are trained on are smaller. An f32 VAE of Stable Diffusion's widths takes
-/// 4.2 KiB a pixel (measured; 4 copies of 256 channels), so 6.3 GiB here, and half of it in 16 bits.
-const WHOLE_PIXELS: i64 = 1536 * 1024;
+/// 4.2 KiB a pixel (measured), so 6.3 GiB here, and half of it in 16 bits.
+pub(super) const WHOLE_PIXELS: i64 = 1536 * 1024;
 /// Of a tile's side at most: 4.2 GiB of the same VAE.
 const TILE_PIXELS: i64 = 1024;
 /// Sides are multiples of it, so that a quarter of one, by which tiles overlap, is whole.
