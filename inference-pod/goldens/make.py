@@ -22,6 +22,7 @@ from transformers import CLIPTokenizer
 
 import controlnet
 import flux
+import img2img
 import sd3
 import sdxl
 from parts import PROMPTS, text_encoder, train_bpe, unet, vae
@@ -361,7 +362,7 @@ def main():
         tensors = edits(pipe, size)
         save_file(tensors, HERE / f"{name}.safetensors")
         manifest["tensors"][name] = statistics(tensors)
-    for family in [sdxl, sd3, flux, controlnet]:
+    for family in [sdxl, sd3, flux, controlnet, img2img]:
         for name, tensors in family.write(HERE).items():
             save_file(tensors, HERE / f"{name}.safetensors")
             manifest["tensors"][name] = statistics(tensors)

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use easel_api::engine::{Generation, MemoryReport, ModelDefaults, ModelId, ModelLimits, Report, Residency};
-use easel_api::{Priority, Tenant, images};
+use easel_api::images::{self, Task};
+use easel_api::{Priority, Tenant};
 use easel_checkpoints::Fetcher;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -175,6 +176,7 @@ pub struct Snapshot {
 pub struct Served {
     pub defaults: ModelDefaults,
     pub limits: ModelLimits,
+    pub tasks: Vec<Task>,
     pub digest: String,
 }
 

@@ -3,23 +3,21 @@
 //! every picture's seed the same.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use clap::Args;
 use easel_api::ImageSize;
+use easel_api::images::Task;
 use easel_checkpoints::Files;
 use sha2::{Digest, Sha256};
 
 use crate::pipeline::{
-    BatchKey, DecodeMemory, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter,
+    BatchKey, DecodeMemory, Edit, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError, Way, WornAdapter,
 };
 use crate::vocabulary::Vocabulary;
 
-/// diffusers' class of models that edit.
-const EDIT_CLASS: &str = "StableDiffusionInstructPix2PixPipeline";
 /// Pixels to which `--fake-step-ms` refers.
 const REFERENCE_PIXELS: f64 = 512.0 * 512.0;
 /// The part of a step that does not depend on the batch: what small batches share, as measured on real devices.
@@ -69,9 +67,10 @@ impl Loader for FakeLoader {
         sleep_ms(self.flags.fake_load_ms);
         // As if every safetensors file were copied to the device as it is.
         let memory_bytes = files.verified().weight_bytes;
-        let (edits, vocabulary) = (index["_class_name"] == EDIT_CLASS, Vocabulary::read(files)?);
+        let tasks = tasks(index["_class_name"].as_str().unwrap_or_default());
+        let vocabulary = Vocabulary::read(files)?;
         let (flags, adapters, peak) = (self.flags.clone(), BTreeMap::new(), AtomicU64::new(0));
-        Ok(FakePipeline { flags, memory_bytes, adapters, peak, edits, vocabulary })
+        Ok(FakePipeline { flags, memory_bytes, adapters, peak, tasks, vocabulary })
     }
 
     /// As if its safetensors files were copied to the device as they are.
@@ -97,8 +96,18 @@ pub struct FakePipeline {
     memory_bytes: u64,
     adapters: BTreeMap<String, FakeAdapter>,
     peak: AtomicU64,
-    edits: bool,
+    tasks: &'static [Task],
     vocabulary: Option<Vocabulary>,
+}
+
+/// Of diffusers' classes.
+fn tasks(class: &str) -> &'static [Task] {
+    match class {
+        "StableDiffusionInstructPix2PixPipeline" => &[Task::Instruct],
+        "StableDiffusionControlNetPipeline" => &[Task::Control],
+        "StableDiffusionInpaintPipeline" => &[Task::Inpaint],
+        _ => &[Task::Generate, Task::ImageToImage, Task::Inpaint],
+    }
 }
 
 /// Changes every picture by its hash and its weight.
@@ -115,7 +124,7 @@ pub struct FakeJob {
     /// Latent positions, once for each row.
     positions: u64,
     hash: [u8; 32],
-    edited: Option<Arc<Picture>>,
+    edit: Option<Edit>,
     /// Model calls so far, of `calls`.
     taken: u32,
     calls: u32,
@@ -142,14 +151,18 @@ impl Pipeline for FakePipeline {
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         BatchKey {
-            input_channels: if self.edits { 8 } else { 4 },
+            input_channels: match self.tasks[0] {
+                Task::Generate | Task::ImageToImage | Task::Control => 4,
+                Task::Instruct => 8,
+                Task::Inpaint => 9,
+            },
             height: request.size.height() / 8,
             width: request.size.width() / 8,
             text_length: 77,
-            rows: match (request.guidance_scale > 1.0, self.edits) {
+            rows: match (request.guidance_scale > 1.0, request.task()) {
                 (false, _) => 1,
-                (true, false) => 2,
-                (true, true) => 3,
+                (true, Task::Generate | Task::ImageToImage | Task::Inpaint | Task::Control) => 2,
+                (true, Task::Instruct) => 3,
             },
         }
     }
@@ -165,11 +178,10 @@ impl Pipeline for FakePipeline {
             hash.update(self.adapters.get(digest).ok_or_else(missing)?.hash);
             hash.update(weight.to_le_bytes());
         }
-        let edited = request.edit.as_ref().map(|edit| Arc::clone(&edit.picture));
         let BatchKey { input_channels: _, height, width, text_length: _, rows } = self.batch_key(request);
         let positions = u64::from(height) * u64::from(width) * u64::from(rows);
-        let (size, hash, calls) = (request.size, hash.finalize().into(), request.sampler.model_calls(request.steps));
-        Ok(FakeJob { size, positions, hash, edited, taken: 0, calls })
+        let (size, hash, calls) = (request.size, hash.finalize().into(), request.model_calls());
+        Ok(FakeJob { size, positions, hash, edit: request.edit.clone(), taken: 0, calls })
     }
 
     fn denoise_step(&self, batch: &mut [&mut FakeJob]) -> Result<(), PipelineError> {
@@ -193,8 +205,8 @@ impl Pipeline for FakePipeline {
         Ok((job.taken > 0).then(|| faded(finished(job), job.taken, job.calls)))
     }
 
-    fn edits(&self) -> bool {
-        self.edits
+    fn tasks(&self) -> &[Task] {
+        self.tasks
     }
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
@@ -219,9 +231,10 @@ impl Pipeline for FakePipeline {
 }
 
 fn finished(job: &FakeJob) -> Picture {
-    match &job.edited {
-        Some(picture) => tint(picture, &job.hash),
+    match &job.edit {
         None => draw(job),
+        Some(Edit { picture, way: Way::Inpaint { mask, strength: _ } }) => mask.lay(tint(picture, &job.hash), picture),
+        Some(Edit { picture, way: _ }) => tint(picture, &job.hash),
     }
 }
 
@@ -266,8 +279,9 @@ fn sleep_ms(ms: f64) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
-    use crate::pipeline::Edit;
     use easel_api::images::SamplerKind;
 
     fn pipeline() -> FakePipeline {
@@ -282,7 +296,14 @@ mod tests {
             fake_decode_bytes,
         };
         let (adapters, peak) = (BTreeMap::new(), AtomicU64::new(0));
-        FakePipeline { flags, memory_bytes: 0, adapters, peak, edits: false, vocabulary: None }
+        FakePipeline {
+            flags,
+            memory_bytes: 0,
+            adapters,
+            peak,
+            tasks: tasks("StableDiffusionPipeline"),
+            vocabulary: None,
+        }
     }
 
     fn picture(prompt: &str, seed: u64) -> Picture {
@@ -332,7 +353,8 @@ mod tests {
 
     #[test]
     fn an_edit_depends_on_the_picture_too() {
-        let edit = |picture| Some(Edit { picture: Arc::new(picture), image_guidance_scale: 1.5, control: None });
+        let way = || Way::Instruct { image_guidance_scale: 1.5 };
+        let edit = |picture| Some(Edit { picture: Arc::new(picture), way: way() });
         let [cat, dog] = ["a cat", "a dog"].map(|prompt| edited("in red", 1, edit(picture(prompt, 1))));
         assert_ne!(cat, dog);
         assert_eq!(cat.rgb.len(), dog.rgb.len());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use easel_api::ImageSize;
-use easel_api::images::SamplerKind;
+use easel_api::images::{SamplerKind, Strength, Task};
 use easel_checkpoints::Files;
 
 use crate::vocabulary::Vocabulary;
@@ -19,7 +19,7 @@ pub struct PictureRequest {
     pub guidance_scale: f32,
     pub size: ImageSize,
     pub sampler: SamplerKind,
-    /// For models that change a picture, and only for them.
+    /// Absent: it is drawn from nothing.
     pub edit: Option<Edit>,
     /// What changes the model while it draws this picture.
     pub adapters: Vec<WornAdapter>,
@@ -35,15 +35,79 @@ pub struct WornAdapter {
     pub weight: f32,
 }
 
-/// What an edit starts from.
+/// What a picture is made of beside the prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Edit {
     /// As large as the picture that shall be drawn.
     pub picture: Arc<Picture>,
-    /// How much the result shall look like it; below 1 there is no guidance at all, as in diffusers.
-    pub image_guidance_scale: f32,
-    /// For models with a `ControlNet`, which take the picture as what steers, and only for them.
-    pub control: Option<ControlOptions>,
+    pub way: Way,
+}
+
+/// How the picture becomes another one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    /// The model sees it and is told what to change. How much the result shall look like it; below 1 there is no
+    /// guidance at all, as in diffusers.
+    Instruct { image_guidance_scale: f32 },
+    /// It is drawn on from where so much noise lies on it.
+    ImageToImage { strength: Strength },
+    /// The same inside of a mask; outside, not a pixel changes.
+    Inpaint { mask: Arc<Mask>, strength: Strength },
+    /// It steers, by a `ControlNet`.
+    Control(ControlOptions),
+}
+
+impl PictureRequest {
+    pub fn task(&self) -> Task {
+        match self.edit.as_ref().map(|edit| &edit.way) {
+            None => Task::Generate,
+            Some(Way::Instruct { .. }) => Task::Instruct,
+            Some(Way::ImageToImage { .. }) => Task::ImageToImage,
+            Some(Way::Inpaint { .. }) => Task::Inpaint,
+            Some(Way::Control(_)) => Task::Control,
+        }
+    }
+
+    /// Absent where nothing is left out.
+    pub fn strength(&self) -> Option<Strength> {
+        match self.edit.as_ref()?.way {
+            Way::Instruct { .. } | Way::Control(_) => None,
+            Way::ImageToImage { strength } | Way::Inpaint { mask: _, strength } => Some(strength),
+        }
+    }
+
+    /// How often the model is called for it.
+    pub fn model_calls(&self) -> u32 {
+        let taken = self.strength().map_or(self.steps, |strength| self.sampler.steps_of(self.steps, strength));
+        self.sampler.model_calls(taken)
+    }
+}
+
+/// Where a picture shall be drawn anew, pixel by pixel, row by row from the top.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Mask {
+    pub size: ImageSize,
+    pub edited: Vec<bool>,
+}
+
+impl Mask {
+    /// `drawn` where the picture is drawn anew, `kept` elsewhere. All are of one size.
+    #[must_use]
+    pub fn lay(&self, drawn: Picture, kept: &Picture) -> Picture {
+        let Picture { size, mut rgb } = drawn;
+        for ((drawn, kept), edited) in rgb.chunks_exact_mut(3).zip(kept.rgb.chunks_exact(3)).zip(&self.edited) {
+            if !edited {
+                drawn.copy_from_slice(kept);
+            }
+        }
+        Picture { size, rgb }
+    }
+}
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Mask({})", self.size)
+    }
 }
 
 /// How much the picture steers, and when.
@@ -153,9 +217,9 @@ pub trait Pipeline: Send + 'static {
     /// when there is nothing to see yet.
     fn preview(&self, job: &Self::Job) -> Result<Option<Picture>, PipelineError>;
 
-    /// Whether this model changes pictures instead of drawing them from nothing. It can do one of both only: a request
-    /// of the other kind is refused before it is encoded.
-    fn edits(&self) -> bool;
+    /// What this checkpoint can do, at least one; the first is what it is for. A request for anything else is refused
+    /// before it is encoded.
+    fn tasks(&self) -> &[Task];
 
     /// The words that the model was trained on, if its checkpoint says.
     fn vocabulary(&self) -> Option<&Vocabulary>;

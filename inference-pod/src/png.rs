@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 
-use easel_api::images::SamplerKind;
+use easel_api::images::{SamplerKind, Strength};
 use serde::Serialize;
 
 use crate::cut_out::Mask;
 use crate::picture_file::xmp_packet;
-use crate::pipeline::{Picture, PictureRequest, WornAdapter};
+use crate::pipeline::{Picture, PictureRequest, Way, WornAdapter};
 
 /// What `parameters` and `easel` say beside the request.
 #[derive(Clone, Debug)]
@@ -29,9 +29,12 @@ struct EaselChunk<'a> {
     seed: u64,
     steps: u32,
     guidance_scale: f32,
-    /// Only of a picture that was edited.
+    /// Only of a picture that was edited by an instruction.
     #[serde(skip_serializing_if = "Option::is_none")]
     image_guidance_scale: Option<f32>,
+    /// Only of a picture that another one was drawn on to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strength: Option<Strength>,
     sampler: SamplerKind,
     size: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -92,14 +95,19 @@ pub(crate) fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) 
         text => format!("\nNegative prompt: {}", one_line(text)),
     };
     let sampler = sampler_name(*sampler);
-    let image_guidance = edit.as_ref().map(|edit| format!("Image CFG scale: {}, ", edit.image_guidance_scale));
-    let image_guidance = image_guidance.unwrap_or_default();
+    let way = match edit.as_ref().map(|edit| &edit.way) {
+        None | Some(Way::Control(_)) => String::new(),
+        Some(Way::Instruct { image_guidance_scale }) => format!("Image CFG scale: {image_guidance_scale}, "),
+        Some(Way::ImageToImage { strength } | Way::Inpaint { mask: _, strength }) => {
+            format!("Denoising strength: {strength}, ")
+        }
+    };
     let hash = short(provenance.digest);
     let hashes: Vec<_> =
         adapters.iter().map(|adapter| format!("{}: {}", adapter.name, short(&adapter.digest))).collect();
     let hashes = if hashes.is_empty() { String::new() } else { format!(", Lora hashes: \"{}\"", hashes.join(", ")) };
     format!(
-        "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, {image_guidance}Seed: {seed}, \
+        "{prompt}{negative}\nSteps: {steps}, Sampler: {sampler}, CFG scale: {guidance_scale}, {way}Seed: {seed}, \
          Size: {size}, Model hash: {hash}, Model: {}{hashes}",
         provenance.model
     )
@@ -147,7 +155,11 @@ fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String
         seed: *seed,
         steps: *steps,
         guidance_scale: *guidance_scale,
-        image_guidance_scale: edit.as_ref().map(|edit| edit.image_guidance_scale),
+        image_guidance_scale: match edit.as_ref().map(|edit| &edit.way) {
+            Some(Way::Instruct { image_guidance_scale }) => Some(*image_guidance_scale),
+            None | Some(Way::ImageToImage { .. } | Way::Inpaint { .. } | Way::Control(_)) => None,
+        },
+        strength: request.strength(),
         sampler: *sampler,
         size: size.to_string(),
         adapters: adapters.iter().map(EaselAdapter::from).collect(),

@@ -23,7 +23,7 @@ use axum::extract::Request;
 use clap::Args;
 use easel_api::engine::{HANDOVER_PATH, REPORT_PATH, REQUESTS_PATH, RESIDENCY_PATH};
 use easel_api::error::ApiError;
-use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH};
+use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH, VARIATIONS_PATH};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -131,6 +131,7 @@ fn engine_routes(shared: &Shared) -> Router {
     Router::new()
         .route(GENERATIONS_PATH, guard(post(images::generate), Action::Draw))
         .route(EDITS_PATH, guard(post(images::edit), Action::Draw))
+        .route(VARIATIONS_PATH, guard(post(images::vary), Action::Draw))
         .route(MODELS_PATH, guard(get(images::models), Action::ReadReport))
         .route(RESIDENCY_PATH, guard(put(residency::put), Action::PutResidency))
         .route(REPORT_PATH, guard(get(residency::report), Action::ReadReport))

@@ -5,6 +5,8 @@ mod edits;
 mod output;
 mod sampler;
 mod stream;
+mod strength;
+mod task;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,13 +14,16 @@ use crate::ImageSize;
 use crate::engine::{ModelDefaults, ModelLimits};
 use crate::error::ApiError;
 pub use edits::{
-    EDITS_PATH, EditRequest, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile, PictureFormat,
+    EDITS_PATH, EditRequest, EditWay, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile,
+    PictureFormat, VARIATIONS_PATH, VariationRequest,
 };
 pub use output::{Background, Encoding, Output, OutputFormat};
 pub use sampler::SamplerKind;
 pub use stream::{
     EVENT_STREAM, EventKey, EventKind, MAX_PARTIAL_IMAGES, PictureEvent, StreamEvent, Streaming, first_event,
 };
+pub use strength::{Strength, StrengthError};
+pub use task::{Task, refusal_of};
 
 pub const GENERATIONS_PATH: &str = "/v1/images/generations";
 pub const MODELS_PATH: &str = "/v1/models";
@@ -126,10 +131,15 @@ impl GenerationRequest {
 
     /// Checks what does not depend on a model, so that the gateway can refuse before it looks for one.
     pub fn check(&self) -> Result<(), ApiError> {
-        check_prompt("prompt", &self.prompt)?;
         if self.prompt.trim().is_empty() {
             return Err(ApiError::invalid("prompt", "empty_prompt", "prompt is empty; say what to draw"));
         }
+        self.check_all_but_emptiness()
+    }
+
+    /// For what may be drawn without words.
+    fn check_all_but_emptiness(&self) -> Result<(), ApiError> {
+        check_prompt("prompt", &self.prompt)?;
         check_prompt("negative_prompt", self.negative_prompt.as_deref().unwrap_or_default())?;
         in_range("n", self.n, 1, i64::from(MAX_IMAGES))?;
         in_range("partial_images", self.partial_images, 0, MAX_PARTIAL_IMAGES.into())?;
@@ -166,6 +176,10 @@ impl GenerationRequest {
     /// What this request means for one model.
     pub fn resolve(&self, defaults: &ModelDefaults, limits: &ModelLimits) -> Result<Generation, ApiError> {
         self.check()?;
+        self.resolve_checked(defaults, limits)
+    }
+
+    fn resolve_checked(&self, defaults: &ModelDefaults, limits: &ModelLimits) -> Result<Generation, ApiError> {
         let n = bounded("n", self.n.unwrap_or(1), limits.max_images)?;
         let size = parse_size(self.size.as_deref())?.unwrap_or(defaults.size);
         if size.pixels() > limits.max_pixels {
@@ -188,6 +202,14 @@ impl GenerationRequest {
             sampler: self.sampler.unwrap_or(defaults.sampler),
             seed: self.seed,
         })
+    }
+}
+
+impl Generation {
+    /// How often the model is called for each picture. `strength` of a request that starts from one.
+    pub fn model_calls(&self, strength: Option<Strength>) -> u32 {
+        let taken = strength.map_or(self.steps, |strength| self.sampler.steps_of(self.steps, strength));
+        self.sampler.model_calls(taken)
     }
 }
 

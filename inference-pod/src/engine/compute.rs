@@ -211,7 +211,7 @@ impl<P: Pipeline> Engine<P> {
             self.scheduler.memory_mut().observe(batch.pipeline, batch.key, jobs, peak);
         }
         let Some(desired) = self.residents.desired(&loaded.model) else { return };
-        let at_default = loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.edits())) == batch.key;
+        let at_default = loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.tasks())) == batch.key;
         if at_default && let Some(loaded) = self.residents.loaded_mut(batch.pipeline) {
             loaded.steps.push(duration);
         }

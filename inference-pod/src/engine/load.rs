@@ -9,7 +9,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use easel_api::ImageSize;
 use easel_api::engine::{DesiredModel, ModelState, RefusalReason, Source};
+use easel_api::images::{Strength, Task};
 use easel_checkpoints::{Fetcher, Files, Held, Refusal, Stopped, Watch};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::WeakSender;
@@ -18,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::Alarm;
 use super::fetching::Fetching;
 use super::{Command, EngineMetrics};
-use crate::pipeline::{Edit, LoadError, Loader, Picture, PictureRequest, Pipeline, PipelineError};
+use crate::pipeline::{
+    ControlOptions, Edit, LoadError, Loader, Mask, Picture, PictureRequest, Pipeline, PipelineError, Way,
+};
 
 /// Between two words about a verification; a report goes out ten times a second at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -243,15 +247,14 @@ fn failed(model: &DesiredModel, why: &str) -> Refusal {
 
 /// One picture at the default size, so that the first client does not pay for lazy initialisation.
 fn warm_up<P: Pipeline>(pipeline: &P, model: &DesiredModel) -> Result<(), PipelineError> {
-    let mut job = pipeline.encode(&default_picture(model, pipeline.edits()))?;
+    let mut job = pipeline.encode(&default_picture(model, pipeline.tasks()))?;
     pipeline.denoise_step(&mut [&mut job])?;
     pipeline.decode(&job).map(|_| ())
 }
 
 /// The picture that a request without wishes gets.
-pub(super) fn default_picture(model: &DesiredModel, edits: bool) -> PictureRequest {
+pub(super) fn default_picture(model: &DesiredModel, tasks: &[Task]) -> PictureRequest {
     let size = model.defaults.size;
-    let grey = || Picture { size, rgb: vec![128; 3 * size.pixels() as usize] };
     PictureRequest {
         prompt: "a photo".into(),
         negative_prompt: String::new(),
@@ -260,7 +263,23 @@ pub(super) fn default_picture(model: &DesiredModel, edits: bool) -> PictureReque
         guidance_scale: model.defaults.guidance_scale,
         size,
         sampler: model.defaults.sampler,
-        edit: edits.then(|| Edit { picture: Arc::new(grey()), image_guidance_scale: 1.5, control: None }),
+        edit: tasks.first().and_then(|task| default_edit(*task, size)),
         adapters: Vec::new(),
     }
+}
+
+/// Of something grey.
+fn default_edit(task: Task, size: ImageSize) -> Option<Edit> {
+    let pixels = size.pixels() as usize;
+    let way = match task {
+        Task::Generate => return None,
+        Task::Instruct => Way::Instruct { image_guidance_scale: 1.5 },
+        Task::Control => Way::Control(ControlOptions::default()),
+        Task::ImageToImage => Way::ImageToImage { strength: Strength::WHOLE },
+        Task::Inpaint => {
+            let mask = Arc::new(Mask { size, edited: vec![true; pixels] });
+            Way::Inpaint { mask, strength: Strength::WHOLE }
+        }
+    };
+    Some(Edit { picture: Arc::new(Picture { size, rgb: vec![128; 3 * pixels] }), way })
 }

@@ -390,7 +390,8 @@ impl<P: Pipeline> Residents<P> {
         let served = |slot: &Slot| {
             let loaded = self.loaded.get(&slot.serving?)?;
             let DesiredModel { id, checkpoint: _, access: _, defaults, limits, tier: _ } = slot.desired.clone();
-            Some((id, Served { defaults, limits, digest: loaded.checkpoint.digest.clone() }))
+            let tasks = loaded.pipeline.tasks().to_vec();
+            Some((id, Served { defaults, limits, tasks, digest: loaded.checkpoint.digest.clone() }))
         };
         self.slots.iter().filter_map(served).collect()
     }

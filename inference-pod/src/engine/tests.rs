@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use easel_api::engine::{Checkpoint, DesiredModel, ModelState, Source, Tier};
-use easel_api::images::{Quality, SamplerKind};
+use easel_api::images::{Quality, SamplerKind, Task};
 use easel_checkpoints::digest::Listing;
 use easel_checkpoints::{Effort, Files, Settings, Timeouts};
 use prometheus_client::registry::Registry;
@@ -95,8 +95,8 @@ impl Pipeline for Moody {
         Ok(Some(Picture { size: job.size, rgb: vec![job.seed as u8; 3 * job.size.pixels() as usize] }))
     }
 
-    fn edits(&self) -> bool {
-        false
+    fn tasks(&self) -> &[Task] {
+        &[Task::Generate]
     }
 
     fn vocabulary(&self) -> Option<&Vocabulary> {

@@ -90,7 +90,13 @@ pub(super) async fn generate(
 
 pub(super) async fn edit(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let mut counted = Counted::new(&shared);
-    let result = edits::answer(&shared, &mut counted, &headers, body).await;
+    let result = edits::answer(&shared, edits::Kind::Edit, &mut counted, &headers, body).await;
+    ended(counted, result)
+}
+
+pub(super) async fn vary(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
+    let mut counted = Counted::new(&shared);
+    let result = edits::answer(&shared, edits::Kind::Variation, &mut counted, &headers, body).await;
     ended(counted, result)
 }
 

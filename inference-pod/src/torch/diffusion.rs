@@ -9,36 +9,34 @@ mod job;
 mod loader;
 pub(super) mod pixels;
 mod preview;
+mod start;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use easel_api::ImageSize;
-use tch::Tensor;
+use easel_api::images::{Task, refusal_of};
 
-use self::control::Steering;
 use self::guard::{failed, guarded};
 use self::guidance::Guidance;
-use self::job::Seen;
 pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
-use self::pixels::{all_finite, from_bytes, to_bytes, unit_from_bytes};
+use self::pixels::{all_finite, to_bytes};
 use self::preview::Colours;
 use super::device::Placement;
 use super::families::{Family, Prompts};
 use super::lora::{Adapter, Layers, Worn, wearing};
-use super::sampler::history::History;
-use super::sampler::noise::Noise;
 use super::vae::AutoencoderKl;
 use crate::pipeline::{
-    BatchKey, ControlOptions, DecodeMemory, Edit, Picture, PictureRequest, Pipeline, PipelineError, WornAdapter,
+    BatchKey, DecodeMemory, Edit, Picture, PictureRequest, Pipeline, PipelineError, Way, WornAdapter,
 };
 use crate::vocabulary::Vocabulary;
 
 /// A checkpoint in the memory of one device.
 #[derive(Debug)]
 pub struct Diffusion {
-    task: Task,
+    input: Input,
+    tasks: &'static [Task],
     family: Box<dyn Family>,
     vae: AutoencoderKl,
     vocabulary: Option<Vocabulary>,
@@ -49,13 +47,38 @@ pub struct Diffusion {
     adapters: BTreeMap<String, Adapter>,
 }
 
-/// What a checkpoint is for.
+/// What a denoiser is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Task {
-    Generate,
-    Edit,
-    /// Generate as a picture steers.
-    Control,
+pub(super) enum Input {
+    /// Latents alone: it draws, and draws pictures on.
+    Latents,
+    /// The same, and a picture that steers.
+    Steered,
+    /// Behind the latents those of the picture that shall be edited.
+    WithPicture,
+    /// Behind the latents a mask, and the latents of what lies outside of it.
+    WithMask,
+}
+
+impl Input {
+    /// Of all, where the latents have so many.
+    pub(super) fn channels(self, latents: i64) -> i64 {
+        match self {
+            Self::Latents | Self::Steered => latents,
+            Self::WithPicture => 2 * latents,
+            Self::WithMask => latents + 1 + latents,
+        }
+    }
+
+    fn tasks(self, encodes: bool) -> &'static [Task] {
+        match self {
+            Self::Latents if encodes => &[Task::Generate, Task::ImageToImage, Task::Inpaint],
+            Self::Latents => &[Task::Generate],
+            Self::Steered => &[Task::Control],
+            Self::WithPicture => &[Task::Instruct],
+            Self::WithMask => &[Task::Inpaint],
+        }
+    }
 }
 
 impl Pipeline for Diffusion {
@@ -112,7 +135,7 @@ impl Pipeline for Diffusion {
             all_finite(job.latents())?;
             let pixels = self.vae.decode(job.latents()); // [1, 3, height, width]
             all_finite(&pixels)?;
-            Ok(Picture { size: job.size(), rgb: to_bytes(&pixels)? })
+            Ok(finished(job, to_bytes(&pixels)?))
         })
     }
 
@@ -122,15 +145,12 @@ impl Pipeline for Diffusion {
             let colours = self.colours.get_or_init(|| Colours::fit(&self.vae));
             let pixels = colours.draw(&latents, job.size()); // [1, 3, height, width]
             all_finite(&pixels)?;
-            Ok(Some(Picture { size: job.size(), rgb: to_bytes(&pixels)? }))
+            Ok(Some(finished(job, to_bytes(&pixels)?)))
         })
     }
 
-    fn edits(&self) -> bool {
-        match self.task {
-            Task::Generate => false,
-            Task::Edit | Task::Control => true,
-        }
+    fn tasks(&self) -> &[Task] {
+        self.tasks
     }
 
     fn vocabulary(&self) -> Option<&Vocabulary> {
@@ -152,17 +172,15 @@ impl Pipeline for Diffusion {
 
 impl Diffusion {
     fn start(&self, request: &PictureRequest) -> Result<Job, PipelineError> {
+        self.check_task(request)?;
+        check_sizes(request)?;
         let shape = self.latent_shape(request.size)?;
         let [_, _, height, width] = shape;
         let sampler = self
             .family
             .sampler(request.sampler, request.steps, height * width)
             .map_err(|error| PipelineError::Unsupported(error.to_string()))?;
-        let sigma = f64::from(sampler.init_noise_sigma());
-        let (drawn, noise) = Noise::new(request.seed).next(&shape);
-        let latents = drawn.to_device(self.placement.device) * sigma;
-        let progress = Progress { step: 0, latents, history: History::new(noise) };
-        let seen = self.see(request)?;
+        let start = self.begin(request, &sampler, shape)?;
         let guidance = self.guidance(request);
         let negative = match guidance {
             Guidance::None => None,
@@ -171,49 +189,16 @@ impl Diffusion {
         let prompts = Prompts { negative, prompt: &request.prompt, guidance_scale: request.guidance_scale };
         let rows = vec![self.worn(&request.adapters)?; prompts.rows().len()];
         let conditioning = wearing(&rows, || self.family.encode(prompts, request.size))?;
-        let job = Job::new(request.size, progress, seen, conditioning, guidance, sampler);
-        Ok(job.wearing(request.adapters.clone()))
+        Ok(Job::new(request, start, conditioning, guidance, sampler))
     }
 
     fn guidance(&self, request: &PictureRequest) -> Guidance {
-        if self.family.guides_itself() { Guidance::None } else { Guidance::of(request, self.task) }
+        if self.family.guides_itself() { Guidance::None } else { Guidance::of(request) }
     }
 
-    fn see(&self, request: &PictureRequest) -> Result<Seen, PipelineError> {
-        let unsupported = |text: &str| Err(PipelineError::Unsupported(text.into()));
-        let Some(Edit { picture, image_guidance_scale: _, control }) = &request.edit else {
-            return match self.task {
-                Task::Generate => Ok(Seen::Nothing),
-                Task::Edit => unsupported("this model needs a picture to edit"),
-                Task::Control => unsupported("this model needs a picture that steers it"),
-            };
-        };
-        if control.is_some() && self.task != Task::Control {
-            return unsupported("this model has no ControlNet: leave out what says how it steers");
-        }
-        if picture.size != request.size || picture.rgb.len() as u64 != 3 * request.size.pixels() {
-            let text = format!("the picture is {}, the request {}: they must be equal", picture.size, request.size);
-            return Err(PipelineError::Unsupported(text));
-        }
-        match self.task {
-            Task::Generate => unsupported("this model can't edit"),
-            Task::Edit => self.picture_latents(picture).map(Seen::Latents),
-            Task::Control => self.steering(picture, control.unwrap_or_default()).map(Seen::Steering),
-        }
-    }
-
-    /// `[1, channels, h, w]` of the picture that shall be edited. diffusers 0.42.1,
-    /// `pipeline_stable_diffusion_instruct_pix2pix.py`, `prepare_image_latents`: the mode, and no scaling factor.
-    fn picture_latents(&self, picture: &Picture) -> Result<Tensor, PipelineError> {
-        let latents = self.vae.encode(&from_bytes(picture));
-        latents.ok_or_else(|| failed("encode the picture", "the VAE was loaded without its encoder"))
-    }
-
-    fn steering(&self, picture: &Picture, options: ControlOptions) -> Result<Steering, PipelineError> {
-        let hint = self.family.hint(&unit_from_bytes(picture));
-        let hint =
-            hint.ok_or_else(|| failed("read the picture", "the checkpoint was loaded without its ControlNet"))?;
-        Ok(Steering { hint, options })
+    fn check_task(&self, request: &PictureRequest) -> Result<(), PipelineError> {
+        let refusal = refusal_of(self.tasks, request.task());
+        refusal.map_or(Ok(()), |text| Err(PipelineError::Unsupported(text.into())))
     }
 
     fn worn(&self, adapters: &[WornAdapter]) -> Result<Vec<Worn<'_>>, PipelineError> {
@@ -235,5 +220,33 @@ impl Diffusion {
         let why = |text: String| PipelineError::Unsupported(format!("{size} can't be drawn: {text}"));
         self.family.check_latents(height, width).map_err(why)?;
         Ok([1, self.vae.latent_channels(), height, width])
+    }
+}
+
+/// What is sent with a request is as large as what it asks for.
+fn check_sizes(request: &PictureRequest) -> Result<(), PipelineError> {
+    let Some(Edit { picture, way }) = &request.edit else { return Ok(()) };
+    let wrong = |what: &str, size: ImageSize| {
+        let text = format!("the {what} is {size}, the request {}: they must be equal", request.size);
+        Err(PipelineError::Unsupported(text))
+    };
+    let pixels = request.size.pixels();
+    if picture.size != request.size || picture.rgb.len() as u64 != 3 * pixels {
+        return wrong("picture", picture.size);
+    }
+    match way {
+        Way::Inpaint { mask, strength: _ } if mask.size != request.size || mask.edited.len() as u64 != pixels => {
+            wrong("mask", mask.size)
+        }
+        Way::Instruct { .. } | Way::ImageToImage { .. } | Way::Inpaint { .. } | Way::Control(_) => Ok(()),
+    }
+}
+
+/// A picture that was filled in keeps its own pixels elsewhere, to the bit.
+fn finished(job: &Job, rgb: Vec<u8>) -> Picture {
+    let drawn = Picture { size: job.size(), rgb };
+    match job.edit() {
+        Some(Edit { picture, way: Way::Inpaint { mask, strength: _ } }) => mask.lay(drawn, picture),
+        Some(_) | None => drawn,
     }
 }

@@ -18,10 +18,10 @@ use tch::Tensor;
 
 use super::config::Config;
 use super::device::Placement;
-use super::diffusion::Task;
+use super::diffusion::Input;
 use super::lora::Layers;
 use super::sampler::{Sampler, SamplerError};
-use super::vae::AutoencoderKl;
+use super::vae::{AutoencoderKl, EncoderUse};
 use crate::pipeline::{LoadError, PipelineError};
 use together::together;
 
@@ -145,7 +145,7 @@ impl Control {
 
 /// What a family makes of a folder.
 pub(super) struct Loaded {
-    pub(super) task: Task,
+    pub(super) input: Input,
     pub(super) family: Box<dyn Family>,
     pub(super) vae: AutoencoderKl,
 }
@@ -154,15 +154,70 @@ pub(super) struct Loaded {
 pub(super) fn load(checkpoint: &Files, placement: Placement) -> Result<Loaded, LoadError> {
     let mut index = Config::read(checkpoint, "model_index.json")?;
     let class: String = index.need("_class_name")?;
+    let purpose = Purpose::of(&class);
     match class.as_str() {
-        "FluxPipeline" => flux::load(index, checkpoint, placement),
-        "StableDiffusionPipeline" => stable_diffusion::load(index, checkpoint, Task::Generate, placement),
-        "StableDiffusionControlNetPipeline" => stable_diffusion::load(index, checkpoint, Task::Control, placement),
-        "StableDiffusionInstructPix2PixPipeline" => stable_diffusion::load(index, checkpoint, Task::Edit, placement),
-        "StableDiffusion3Pipeline" => stable_diffusion_3::load(index, checkpoint, placement),
-        "StableDiffusionXLPipeline" => stable_diffusion_xl::load(index, checkpoint, Task::Generate, placement),
-        "StableDiffusionXLControlNetPipeline" => stable_diffusion_xl::load(index, checkpoint, Task::Control, placement),
+        "FluxPipeline" | "FluxImg2ImgPipeline" | "FluxInpaintPipeline" => flux::load(index, checkpoint, placement),
+        "StableDiffusionPipeline"
+        | "StableDiffusionImg2ImgPipeline"
+        | "StableDiffusionInpaintPipeline"
+        | "StableDiffusionControlNetPipeline"
+        | "StableDiffusionInstructPix2PixPipeline" => stable_diffusion::load(index, checkpoint, purpose, placement),
+        "StableDiffusion3Pipeline" | "StableDiffusion3Img2ImgPipeline" | "StableDiffusion3InpaintPipeline" => {
+            stable_diffusion_3::load(index, checkpoint, placement)
+        }
+        "StableDiffusionXLPipeline"
+        | "StableDiffusionXLImg2ImgPipeline"
+        | "StableDiffusionXLInpaintPipeline"
+        | "StableDiffusionXLControlNetPipeline" => stable_diffusion_xl::load(index, checkpoint, purpose, placement),
         _ => Err(index.unsupported("_class_name", &class)),
+    }
+}
+
+/// What the pipeline that a checkpoint names is for: its parts may differ by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Draw,
+    /// Draw as a picture steers.
+    Control,
+    Inpaint,
+    Instruct,
+}
+
+impl Purpose {
+    fn of(class: &str) -> Self {
+        match class {
+            _ if class.ends_with("ControlNetPipeline") => Self::Control,
+            _ if class.ends_with("InpaintPipeline") => Self::Inpaint,
+            _ if class.ends_with("InstructPix2PixPipeline") => Self::Instruct,
+            _ => Self::Draw,
+        }
+    }
+
+    /// Inpainting is done with models that see the mask, and with those that only draw.
+    fn input(self, in_channels: i64, latents: i64) -> Input {
+        match self {
+            Self::Inpaint if in_channels != latents => Input::WithMask,
+            Self::Draw | Self::Inpaint => Input::Latents,
+            Self::Control => Input::Steered,
+            Self::Instruct => Input::WithPicture,
+        }
+    }
+
+    fn encoder(self) -> EncoderUse {
+        match self {
+            Self::Control => EncoderUse::Never,
+            Self::Draw => EncoderUse::IfThere,
+            Self::Inpaint | Self::Instruct => EncoderUse::Needed,
+        }
+    }
+}
+
+/// What stands beside the input channels in the sentence that refuses another number of them.
+fn channels_beside(input: Input) -> &'static str {
+    match input {
+        Input::Latents | Input::Steered => "the VAE's latent_channels",
+        Input::WithPicture => "twice the VAE's latent_channels",
+        Input::WithMask => "twice the VAE's latent_channels, and a mask",
     }
 }
 

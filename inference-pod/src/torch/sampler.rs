@@ -161,6 +161,21 @@ impl Sampler {
         }
     }
 
+    /// `picture`, as latents, with as much of `noise` as step `step` finds.
+    pub fn add_noise(&self, picture: &Tensor, noise: &Tensor, step: usize) -> Tensor {
+        match self {
+            Self::Ddim(ddim) => ddim.add_noise(picture, noise, step),
+            Self::Ddpm(ddpm) => ddpm.add_noise(picture, noise, step),
+            Self::Euler(euler) => euler.add_noise(picture, noise, step),
+            Self::EulerAncestral(euler) => euler.add_noise(picture, noise, step),
+            Self::Heun(heun) => heun.add_noise(picture, noise, step),
+            Self::DpmSolver(solver) => solver.add_noise(picture, noise, step),
+            Self::UniPc(unipc) => unipc.add_noise(picture, noise, step),
+            Self::Lcm(lcm) => lcm.add_noise(picture, noise, step),
+            Self::FlowMatchEuler(euler) => euler.add_noise(picture, noise, step),
+        }
+    }
+
     /// The picture without noise, as latents, that the model's output at step `step` means.
     pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         match self {

@@ -24,12 +24,21 @@ const PART: &str = "vae";
 /// What a pipeline does with its VAE; diffusers decides it in each pipeline.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct VaeUse {
-    /// Whether pictures are encoded too.
-    pub encodes: bool,
+    pub encoder: EncoderUse,
     /// Whether `force_upcast` means something: decode in f32 where f16 would overflow.
     pub upcasts: bool,
     /// Whether `shift_factor` is added; where not, a VAE that has one is refused.
     pub shifts: bool,
+}
+
+/// Whether pictures are encoded too. A VAE's encoder is about two thirds as large as its decoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EncoderUse {
+    #[default]
+    Never,
+    /// Where the checkpoint has one.
+    IfThere,
+    Needed,
 }
 
 #[derive(Debug)]
@@ -54,7 +63,7 @@ impl AutoencoderKl {
 
     /// Reads both halves.
     pub fn load_with_encoder(checkpoint: &Files, placement: Placement) -> Result<Self, LoadError> {
-        Self::load_for(checkpoint, placement, VaeUse { encodes: true, ..VaeUse::default() })
+        Self::load_for(checkpoint, placement, VaeUse { encoder: EncoderUse::Needed, ..VaeUse::default() })
     }
 
     pub fn load_for(checkpoint: &Files, placement: Placement, wanted: VaeUse) -> Result<Self, LoadError> {
@@ -65,7 +74,12 @@ impl AutoencoderKl {
         };
         let stem = "diffusion_pytorch_model";
         let weights = Weights::open(checkpoint, PART, stem, placement).map_err(|error| error.of(PART))?;
-        Self::build(&config, &weights, placement, wanted.encodes).map_err(|error| error.of(PART))
+        let encodes = match wanted.encoder {
+            EncoderUse::Never => false,
+            EncoderUse::IfThere => weights.has("encoder.conv_in.weight"),
+            EncoderUse::Needed => true,
+        };
+        Self::build(&config, &weights, placement, encodes).map_err(|error| error.of(PART))
     }
 
     fn build(config: &VaeConfig, weights: &Weights, placement: Placement, encodes: bool) -> Result<Self, WeightsError> {
@@ -112,16 +126,35 @@ impl AutoencoderKl {
         }
     }
 
+    /// Whether pictures can be encoded too.
+    pub fn encodes(&self) -> bool {
+        self.encoder.is_some()
+    }
+
     /// `[batch, 3, h·factor, w·factor]` of -1..1 → the likeliest latents `[batch, latent_channels, h, w]` of f32, not
     /// scaled: what `vae.encode(x).latent_dist.mode()` gives. `None` without an encoder.
     pub fn encode(&self, pixels: &Tensor) -> Option<Tensor> {
+        Some(self.moments(pixels)?.narrow(1, 0, self.latent_channels).contiguous())
+    }
+
+    /// The same, drawn by `noise` `[batch, latent_channels, h, w]` from what the picture may mean, and scaled as the
+    /// denoiser has latents. `DiagonalGaussianDistribution.sample` of diffusers 0.42.1, `models/autoencoders/vae.py`,
+    /// and `_encode_vae_image` of its inpainting pipelines.
+    pub fn encode_sampled(&self, pixels: &Tensor, noise: &Tensor) -> Option<Tensor> {
+        let halves = self.moments(pixels)?.chunk(2, 1);
+        let (mean, logvar) = (&halves[0], halves[1].clamp(-30.0, 20.0));
+        let sampled = mean + (logvar * 0.5).exp() * noise;
+        Some(((sampled - self.shift_factor) * self.scaling_factor).contiguous())
+    }
+
+    /// `[batch, 2·latent_channels, h, w]` of f32: means, and behind them logarithms of variances.
+    fn moments(&self, pixels: &Tensor) -> Option<Tensor> {
         let (height, width) = height_width(pixels);
         let factor = i64::from(self.factor);
-        let moments = match tiles::sides(height / factor, width / factor, factor) {
-            None => self.encoder.as_ref()?.forward(&self.place(pixels)).to_kind(Kind::Float),
-            Some(sides) => self.moments_in_tiles(pixels, sides)?,
-        };
-        Some(moments.narrow(1, 0, self.latent_channels).contiguous()) // the other half are variances
+        match tiles::sides(height / factor, width / factor, factor) {
+            None => Some(self.encoder.as_ref()?.forward(&self.place(pixels)).to_kind(Kind::Float)),
+            Some(sides) => self.moments_in_tiles(pixels, sides),
+        }
     }
 
     /// The latents' means and logarithms of variances, of a picture in tiles of so many latents high and wide.

@@ -180,6 +180,11 @@ impl<'a> Weights<'a> {
         Section { weights: self, prefix: String::new() }
     }
 
+    /// Whether a file has this key.
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// Bytes of the tensors handed out, in the device's dtype.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use easel_api::images::SamplerKind;
+use easel_api::images::{SamplerKind, Task};
 use easel_checkpoints::Files;
-use easel_inference::pipeline::{ControlOptions, Edit, Loader, Picture, PictureRequest, Pipeline, PipelineError};
+use easel_inference::pipeline::{ControlOptions, Edit, Loader, Picture, PictureRequest, Pipeline, PipelineError, Way};
 use easel_inference::torch::controlnet::ControlNetModel;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::{DeviceChoice, Dtype, Placement, TorchLoader};
@@ -39,15 +39,14 @@ fn picture(golden: &Golden) -> Picture {
 /// The request of `goldens/controlnet.py`.
 fn wish(model: &str, sampler: SamplerKind, (start, end): (f64, f64)) -> PictureRequest {
     let picture = Arc::new(picture(&golden(model)));
-    let control = Some(ControlOptions { scale: SCALE, start, end });
-    let edit = Some(Edit { picture, image_guidance_scale: 1.5, control });
+    let edit = Some(Edit { picture, way: Way::Control(ControlOptions { scale: SCALE, start, end }) });
     PictureRequest { edit, ..request(model, sampler) }
 }
 
 fn steered(request: &PictureRequest, scale: f32) -> PictureRequest {
-    let edit = request.edit.clone().unwrap();
-    let control = Some(ControlOptions { scale, ..edit.control.unwrap() });
-    PictureRequest { edit: Some(Edit { control, ..edit }), ..request.clone() }
+    let Some(Edit { picture, way: Way::Control(options) }) = request.edit.clone() else { panic!("nothing steers") };
+    let edit = Some(Edit { picture, way: Way::Control(ControlOptions { scale, ..options }) });
+    PictureRequest { edit, ..request.clone() }
 }
 
 #[test]
@@ -114,8 +113,7 @@ fn jobs_that_are_steered_differently_share_a_step_and_end_as_they_do_alone() {
         mirrored.rgb.reverse();
         *other = Edit {
             picture: Arc::new(mirrored),
-            control: Some(ControlOptions { scale: 0.2, start: 0.0, end: 0.5 }),
-            ..other.clone()
+            way: Way::Control(ControlOptions { scale: 0.2, start: 0.0, end: 0.5 }),
         };
         let keys = [&first, &second, &third].map(|request| pipeline.batch_key(request));
         assert_eq!(keys, [keys[0]; 3]);
@@ -133,19 +131,10 @@ fn a_picture_that_does_not_count_draws_as_the_model_draws_without_its_controlnet
 }
 
 #[test]
-fn a_request_that_does_not_say_how_much_is_steered_in_full_all_the_time() {
-    let pipeline = Checkpoint::controlled("sd1").load().unwrap();
-    let full = steered(&wish("sd1", SamplerKind::Ddim, (0.0, 1.0)), 1.0);
-    let edit = Edit { control: None, ..full.edit.clone().unwrap() };
-    let unsaid = PictureRequest { edit: Some(edit), ..full.clone() };
-    assert_eq!(run(&pipeline, &unsaid).latents(), run(&pipeline, &full).latents());
-}
-
-#[test]
 fn a_controlnet_needs_a_picture_and_a_model_without_one_is_not_steered() {
     let (steers, draws, edits) =
         (Checkpoint::controlled("sd1").load().unwrap(), checkpoint::load("sd1"), checkpoint::load("edit4"));
-    assert!(steers.edits());
+    assert_eq!(steers.tasks(), [Task::Control]);
     let with = wish("sd1", SamplerKind::Ddim, (0.0, 1.0));
     let without = PictureRequest { edit: None, ..with.clone() };
     let other_size = PictureRequest { size: "48x64".parse().unwrap(), ..with.clone() };

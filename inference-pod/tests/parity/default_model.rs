@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use easel_api::images::SamplerKind;
+use easel_api::images::{SamplerKind, Task};
 use easel_checkpoints::digest::Listing;
-use easel_inference::pipeline::{Edit, Picture, PictureRequest, Pipeline};
+use easel_inference::pipeline::{Edit, Picture, PictureRequest, Pipeline, Way};
 use serde_json::Value;
 use tch::Tensor;
 
@@ -33,11 +33,8 @@ fn picture(bytes: &Tensor) -> Picture {
 /// The request of `goldens/round_trip.py`.
 fn request(model: &Value, wish: &Value, size: easel_api::ImageSize, from: Option<Picture>) -> PictureRequest {
     let number = |key: &str| model[key].as_f64().unwrap() as f32;
-    let edit = |picture| Edit {
-        picture: Arc::new(picture),
-        image_guidance_scale: number("image_guidance_scale"),
-        control: None,
-    };
+    let way = || Way::Instruct { image_guidance_scale: number("image_guidance_scale") };
+    let edit = |picture| Edit { picture: Arc::new(picture), way: way() };
     PictureRequest {
         prompt: wish["prompt"].as_str().unwrap().to_owned(),
         negative_prompt: String::new(),
@@ -78,7 +75,7 @@ fn committed_models_draw_as_diffusers_does_with_them() {
         let (golden, pipeline) = (Golden::open(&format!("committed_{name}")), load_from(&folder(&name)).unwrap());
         for (number, wish) in model["pictures"].as_array().unwrap().iter().enumerate() {
             let expected = picture(golden.get(&number.to_string()));
-            let from = pipeline.edits().then(|| picture(golden.get(&format!("{number}.from"))));
+            let from = (pipeline.tasks() == [Task::Instruct]).then(|| picture(golden.get(&format!("{number}.from"))));
             let job = run(&pipeline, &request(&model, wish, expected.size, from));
             let found = pipeline.decode(&job).unwrap();
             let pairs = found.rgb.iter().zip(&expected.rgb);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use easel_api::images::SamplerKind;
-use easel_inference::pipeline::{Edit, Picture, PictureRequest, Pipeline, PipelineError};
+use easel_api::images::{SamplerKind, Task};
+use easel_inference::pipeline::{Edit, Picture, PictureRequest, Pipeline, PipelineError, Way};
 use easel_inference::torch::Placement;
 use easel_inference::torch::diffusion::Job;
 use easel_inference::torch::unet::UNet2DConditionModel;
@@ -30,7 +30,7 @@ fn picture(golden: &Golden) -> Picture {
 fn edit_request(golden: &Golden, sampler: SamplerKind) -> PictureRequest {
     let picture = Arc::new(picture(golden));
     let size = picture.size;
-    let edit = Some(Edit { picture, image_guidance_scale: 1.5, control: None });
+    let edit = Some(Edit { picture, way: Way::Instruct { image_guidance_scale: 1.5 } });
     PictureRequest { size, edit, ..request("sd1", sampler) }
 }
 
@@ -82,7 +82,7 @@ fn an_edit_in_a_batch_ends_as_it_does_alone() {
     let first = edit_request(&golden, SamplerKind::Ddim);
     let mut other = picture(&golden);
     other.rgb.reverse();
-    let other = Some(Edit { picture: Arc::new(other), image_guidance_scale: 2.0, control: None });
+    let other = Some(Edit { picture: Arc::new(other), way: Way::Instruct { image_guidance_scale: 2.0 } });
     let second = PictureRequest { seed: 8, prompt: "red apple".into(), edit: other, ..first.clone() };
     let alone = [&first, &second].map(|request| run(&pipeline, request));
     let mut batch = [&first, &second].map(|request| pipeline.encode(request).unwrap());
@@ -110,7 +110,8 @@ fn jobs_with_and_without_guidance_do_not_share_a_step() {
 fn a_model_that_edits_needs_a_picture_and_one_that_does_not_takes_none() {
     let golden = Golden::open("edit4");
     let (edits, draws) = (checkpoint::load("edit4"), checkpoint::load("sd1"));
-    assert!(edits.edits() && !draws.edits());
+    assert_eq!(edits.tasks(), [Task::Instruct]);
+    assert_eq!(draws.tasks(), [Task::Generate, Task::ImageToImage, Task::Inpaint]);
     let with = edit_request(&golden, SamplerKind::Ddim);
     let without = PictureRequest { edit: None, ..with.clone() };
     let other_size = PictureRequest { size: "48x64".parse().unwrap(), ..with.clone() };
@@ -131,15 +132,17 @@ fn channels_that_do_not_fit_the_task_are_refused_by_name() {
 }
 
 #[test]
-fn an_encoder_of_another_shape_is_refused_only_where_it_is_used() {
-    let spoil = |name: &str| {
-        let checkpoint = Checkpoint::copy_of(name);
+fn an_encoder_of_another_shape_is_refused_where_it_is_used() {
+    let spoil = |checkpoint: Checkpoint| {
         checkpoint.edit_weights(checkpoint::VAE, |tensors| {
             let (_, weight) = tensors.iter_mut().find(|(key, _)| key == "encoder.conv_in.weight").unwrap();
             *weight = Tensor::zeros([1], (Kind::Float, tch::Device::Cpu));
         });
         checkpoint
     };
-    assert_refused(&spoil("edit4"), &[checkpoint::VAE, "'encoder.conv_in.weight'", "[1]", "[8, 3, 3, 3]"]);
-    spoil("sd1").load().unwrap();
+    for model in ["edit4", "sd1"] {
+        let words = [checkpoint::VAE, "'encoder.conv_in.weight'", "[1]", "[8, 3, 3, 3]"];
+        assert_refused(&spoil(Checkpoint::copy_of(model)), &words);
+    }
+    spoil(Checkpoint::controlled("sd1")).load().unwrap();
 }

@@ -11,6 +11,7 @@ mod edits;
 mod flux;
 mod golden;
 mod image_tools;
+mod img2img;
 mod lora;
 mod parts;
 mod precision;

@@ -131,7 +131,7 @@ fn parts_that_do_not_fit_together_are_refused() {
     let other = Checkpoint::copy_of("sd2");
     // A VAE of 8 latent channels beside a UNet of 4 would fail at the first picture.
     other.edit_json("vae/config.json", |json| json["latent_channels"] = json!(8));
-    assert_refused(&other, &["vae", "post_quant_conv.weight", "[8, 8, 1, 1]"]);
+    assert_refused(&other, &["vae", "encoder.conv_out.weight", "[16, 16, 3, 3]"]);
     std::fs::remove_dir_all(checkpoint.path("tokenizer")).unwrap();
     assert_refused(&checkpoint, &["tokenizer", "neither tokenizer.json nor vocab.json and merges.txt"]);
 }

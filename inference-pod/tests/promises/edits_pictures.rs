@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use easel_api::images::{EDITS_PATH, MAX_FORWARDED_EDIT_BODY};
+use easel_api::images::{EDITS_PATH, MAX_FORWARDED_EDIT_BODY, VARIATIONS_PATH};
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -99,16 +99,115 @@ async fn usage_counts_the_picture_that_was_sent() {
 
 #[tokio::test]
 async fn a_model_is_asked_only_for_what_it_does() {
-    let (edits, draws) = (world().await, World::ready(&["--fake-step-ms=1"]).await);
-    let edit = form(&[("image", &png(16, 16, [1, 2, 3])), ("prompt", b"in red"), ("model", MODEL.as_bytes())]);
+    let edits = world().await;
+    let fields: [(&str, &[u8]); 3] = [("prompt", b"in red"), ("model", MODEL.as_bytes()), ("strength", b"0.5")];
+    let red = png(16, 16, [255, 0, 0]);
+    let wrong = form(&[&[("image", &red[..])], &fields[..]].concat());
     for (answer, hint) in [
         (edits.gateway.generate(json!({})).await, "/v1/images/edits"),
-        (draws.gateway.send(edit).await, "/v1/images/generations"),
+        (edits.gateway.send(wrong).await, "use image_guidance_scale"),
     ] {
         assert_eq!(answer.status, StatusCode::BAD_REQUEST);
         let message = answer.body["error"]["message"].as_str().unwrap();
         assert!(message.contains(hint), "{message}");
     }
+}
+
+/// The left half is transparent.
+fn mask(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(png::ColorType::Rgba);
+    let mut writer = encoder.write_header().unwrap();
+    let pixels = (0..width * height).flat_map(|index| [0, 0, 0, if index % width < width / 2 { 0 } else { 255 }]);
+    writer.write_image_data(&pixels.collect::<Vec<u8>>()).unwrap();
+    drop(writer);
+    bytes
+}
+
+fn pixels(answer: &Answer) -> Vec<u8> {
+    let mut reader = file(answer);
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut pixels).unwrap();
+    pixels
+}
+
+#[tokio::test]
+async fn a_model_that_draws_fills_a_mask_and_leaves_the_rest_as_it_was() {
+    let world = World::ready(&["--fake-step-ms=1"]).await;
+    let red = png(64, 64, [255, 0, 0]);
+    let sent = form(&[("image", &red), ("mask", &mask(64, 64)), ("prompt", b"blue"), ("model", MODEL.as_bytes())]);
+    let answer = world.gateway.send(sent).await;
+    for (index, pixel) in pixels(&answer).chunks_exact(3).enumerate() {
+        assert_eq!(pixel == [255, 0, 0], index % 64 >= 32, "{index}");
+    }
+    let same = json!({"images": [{"image_url": data_url(&red)}], "mask": {"image_url": data_url(&mask(64, 64))},
+        "prompt": "blue", "model": MODEL, "seed": answer.body["data"][0]["seed"]});
+    assert_eq!(pixels(&world.gateway.send(as_json(&same)).await), pixels(&answer));
+}
+
+#[tokio::test]
+async fn a_picture_that_is_drawn_on_says_its_strength_and_takes_the_steps_that_it_leaves() {
+    let world = World::ready(&["--fake-step-ms=1"]).await;
+    let steps = async || {
+        let metrics = world.metrics().await;
+        let counts = metrics.lines().filter(|line| line.contains("step_seconds_count"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    let before = steps().await;
+    let red = png(64, 64, [255, 0, 0]);
+    let sent = form(&[
+        ("image", &red),
+        ("prompt", b"blue"),
+        ("model", MODEL.as_bytes()),
+        ("steps", b"10"),
+        ("strength", b"0.35"),
+    ]);
+    let answer = world.gateway.send(sent).await;
+    let easel = file(&answer).info().utf8_text.iter().find(|chunk| chunk.keyword == "easel").unwrap().get_text();
+    let easel: Value = serde_json::from_str(&easel.unwrap()).unwrap();
+    assert_eq!((&easel["strength"], &easel["steps"]), (&json!(0.35), &json!(10)));
+    assert_eq!(steps().await - before, 3);
+    let none = form(&[("image", &red), ("prompt", b"a"), ("model", MODEL.as_bytes()), ("strength", b"0.01")]);
+    let refused = world.gateway.send(none).await;
+    assert_eq!((refused.status, refused.body["error"]["param"].as_str()), (StatusCode::BAD_REQUEST, Some("strength")));
+}
+
+#[tokio::test]
+async fn a_mask_that_does_not_fit_is_refused_by_name_and_the_pod_goes_on() {
+    let world = World::ready(&["--fake-step-ms=1"]).await;
+    let red = png(64, 64, [255, 0, 0]);
+    let whole = mask(64, 64);
+    for (mask, word) in [
+        (&mask(32, 64)[..], "32x64 and the picture 64x64"),
+        (&red[..], "no transparency"),
+        (&whole[..60], "can't be decoded"),
+        (b"\xff\xd8\xff a JPEG", "no PNG"),
+    ] {
+        let sent = form(&[("image", &red), ("mask", mask), ("prompt", b"a"), ("model", MODEL.as_bytes())]);
+        let answer = world.gateway.send(sent).await;
+        let error = &answer.body["error"];
+        assert_eq!((answer.status, error["param"].as_str()), (StatusCode::BAD_REQUEST, Some("mask")), "{error}");
+        assert!(error["message"].as_str().unwrap().contains(word), "{error}");
+    }
+    file(&world.gateway.send(form(&[("image", &red), ("prompt", b"a"), ("model", MODEL.as_bytes())])).await);
+}
+
+#[tokio::test]
+async fn a_variation_needs_no_words() {
+    let world = World::ready(&["--fake-step-ms=1"]).await;
+    let send = |fields: &[(&str, &[u8])]| {
+        let mut request = form(fields);
+        *request.uri_mut() = VARIATIONS_PATH.parse().unwrap();
+        request
+    };
+    let red = png(64, 64, [255, 0, 0]);
+    let answer = world.gateway.send(send(&[("image", &red), ("model", MODEL.as_bytes()), ("n", b"2")])).await;
+    assert_eq!(answer.body["data"].as_array().unwrap().len(), 2, "{}", answer.body);
+    assert_eq!(pixels(&answer).len(), 64 * 64 * 3);
+    let wide = send(&[("image", &png(64, 32, [255, 0, 0])), ("model", MODEL.as_bytes())]);
+    let refused = world.gateway.send(wide).await;
+    assert_eq!((refused.status, refused.body["error"]["param"].as_str()), (StatusCode::BAD_REQUEST, Some("image")));
 }
 
 #[tokio::test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue};
 use easel_api::error::ApiError;
-use easel_api::images::{EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest};
+use easel_api::images::{
+    EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest, VARIATIONS_PATH, VariationRequest,
+};
 use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 use easel_planner::ModelId;
 use tokio::sync::OwnedSemaphorePermit;
@@ -94,9 +96,31 @@ pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, deadline: Ins
     let (id, model) = serving(table, &request.generation)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request.generation, model);
+    from_picture(EDITS_PATH, (id, model), &generation, &request, deadline)
+}
+
+/// `request` has passed its own `check`.
+pub(super) fn variation(
+    table: &RoutingTable,
+    mut request: VariationRequest,
+    deadline: Instant,
+) -> Result<Job, ApiError> {
+    let (id, model) = serving(table, &request.edit().generation)?;
+    let generation = request.resolve(&model.defaults, &model.limits)?;
+    settle(&mut request.edit_mut().generation, model);
+    from_picture(VARIATIONS_PATH, (id, model), &generation, request.edit(), deadline)
+}
+
+fn from_picture(
+    path: &'static str,
+    model: (&ModelId, &ServedModel),
+    generation: &Generation,
+    request: &EditRequest,
+    deadline: Instant,
+) -> Result<Job, ApiError> {
     let body = request.to_json().map_err(|_| unwritable())?;
-    let streamed = request.generation.streaming().is_some();
-    Ok(Job { streamed, ..job(EDITS_PATH, (id, model), &generation, body, deadline) })
+    let (steps, streamed) = (generation.model_calls(request.strength), request.generation.streaming().is_some());
+    Ok(Job { steps, streamed, ..job(path, model, generation, body, deadline) })
 }
 
 fn serving<'a>(
@@ -131,7 +155,7 @@ fn job(
         model: id.clone(),
         digest: model.digest.clone(),
         pictures: generation.n,
-        steps: generation.sampler.model_calls(generation.steps),
+        steps: generation.model_calls(None),
         path,
         body: body.into(),
         room: None,

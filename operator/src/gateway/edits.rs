@@ -1,15 +1,15 @@
-//! `POST /v1/images/edits`: parse; the rest is as for a generation.
+//! `POST /v1/images/edits` and `POST /v1/images/variations`: parse; the rest is as for a generation.
 //! Owns the room for pictures that clients send; decodes none of them.
 
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use easel_api::error::ApiError;
-use easel_api::images::{EditRequest, MAX_EDIT_BODY};
+use easel_api::images::{EditRequest, MAX_EDIT_BODY, VariationRequest};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +17,7 @@ use crate::gateway::admit::{self, Job, Precedence};
 use crate::gateway::body::{self, Accepted};
 use crate::gateway::observe::RequestId;
 use crate::gateway::{Gateway, generations};
+use crate::routing_table::RoutingTable;
 
 const ACCEPTED: Accepted = Accepted { media_types: &["multipart/form-data", "application/json"], limit: MAX_EDIT_BODY };
 /// The body, the picture in it, and the JSON for the pod, which is a third longer: at most so many times the body.
@@ -31,19 +32,56 @@ pub(super) async fn edit(
     body: Body,
 ) -> Response {
     let arrived = Instant::now();
-    let job = parse(&gateway, &headers, body, arrived).await;
+    let job = parse(&gateway, &headers, body, arrived, admit_edit).await;
     generations::run(&gateway, job, &id, arrived).await
 }
 
-async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Instant) -> Result<Job, ApiError> {
+pub(super) async fn vary(
+    State(gateway): State<Gateway>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let arrived = Instant::now();
+    let job = parse(&gateway, &headers, body, arrived, admit_variation).await;
+    generations::run(&gateway, job, &id, arrived).await
+}
+
+async fn admit_edit(table: Arc<RoutingTable>, sent: Sent) -> Result<Job, ApiError> {
+    let Sent { content_type, body, deadline } = sent;
+    let request = EditRequest::read(&content_type, body).await?;
+    request.check()?;
+    admit::edit(&table, request, deadline)
+}
+
+async fn admit_variation(table: Arc<RoutingTable>, sent: Sent) -> Result<Job, ApiError> {
+    let Sent { content_type, body, deadline } = sent;
+    let request = VariationRequest::read(&content_type, body).await?;
+    request.check()?;
+    admit::variation(&table, request, deadline)
+}
+
+/// A body, and what of its head is needed to read it.
+struct Sent {
+    content_type: String,
+    body: Bytes,
+    deadline: Instant,
+}
+
+async fn parse<A: Future<Output = Result<Job, ApiError>>>(
+    gateway: &Gateway,
+    headers: &HeaderMap,
+    body: Body,
+    arrived: Instant,
+    admit: impl FnOnce(Arc<RoutingTable>, Sent) -> A,
+) -> Result<Job, ApiError> {
     let longest = arrived + gateway.args().request_timeout();
     let length = body::length(headers).unwrap_or(MAX_EDIT_BODY);
     let (body, room) = body::read(headers, body, ACCEPTED, room(gateway, length, longest)).await?;
     let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
     let precedence = Precedence::of(headers)?;
-    let request = EditRequest::read(body::content_type(headers), body).await?;
-    request.check()?;
-    let mut job = admit::edit(&gateway.table(), request, deadline)?;
+    let sent = Sent { content_type: body::content_type(headers).to_owned(), body, deadline };
+    let mut job = admit(gateway.table(), sent).await?;
     job.room = Some(Arc::new(only(room, job.body.len())));
     Ok(Job { precedence, ..job })
 }

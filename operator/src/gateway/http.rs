@@ -9,7 +9,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use easel_api::error::ApiError;
-use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH};
+use easel_api::images::{EDITS_PATH, GENERATIONS_PATH, MODELS_PATH, VARIATIONS_PATH};
 
 use crate::gateway::{Gateway, body, edits, generations, names, observe, render};
 
@@ -18,6 +18,7 @@ Easel: image generation with OpenAI's Images API. Point an OpenAI SDK's base_url
 
 POST /v1/images/generations   draw
 POST /v1/images/edits         change a picture
+POST /v1/images/variations    draw a picture in another way
 GET  /v1/models               what can be drawn with
 GET  /v1/models/{model}       one of them
 ";
@@ -27,6 +28,7 @@ pub(super) fn router(gateway: Gateway) -> Router {
         .route("/", get(async || HINT))
         .route(GENERATIONS_PATH, post(generations::generate))
         .route(EDITS_PATH, post(edits::edit))
+        .route(VARIATIONS_PATH, post(edits::vary))
         .route(MODELS_PATH, get(models))
         // A model's name may be NAMESPACE/NAME.
         .route(&format!("{MODELS_PATH}/{{*id}}"), get(model))

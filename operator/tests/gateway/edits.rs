@@ -7,6 +7,7 @@ use crate::fake_pod::Act;
 use crate::stage::{Stage, error_of, soon};
 
 const PATH: &str = "/v1/images/edits";
+const VARIATIONS: &str = "/v1/images/variations";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n what a pod would decode";
 
 type Part<'a> = (&'a str, &'a [u8]);
@@ -57,6 +58,37 @@ async fn a_form_and_json_come_to_the_pod_as_one_and_the_same() {
 }
 
 #[tokio::test]
+async fn a_mask_comes_to_the_pod_with_the_picture() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let mask = [PNG, b" of a mask"].concat();
+    let sent = form(&[("image", PNG), ("mask", &mask), ("prompt", b"a hat"), ("seed", b"7"), ("strength", b"0.9")]);
+    assert_eq!(send(&stage, sent).send().await.unwrap().status(), 200);
+    let expected = json!({"images": [{"image_url": data_url(PNG)}], "mask": {"image_url": data_url(&mask)},
+        "prompt": "a hat", "model": "demo/tiny", "seed": 7, "strength": 0.9});
+    assert_eq!(pod.calls()[0].body, expected);
+}
+
+#[tokio::test]
+async fn a_variation_comes_to_the_pod_with_all_that_it_decides() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let square = [&PNG[..8], &[0, 0, 0, 13], b"IHDR", &64_u32.to_be_bytes(), &64_u32.to_be_bytes()].concat();
+    let ask = |body: Vec<u8>| {
+        stage.post(VARIATIONS).header(header::CONTENT_TYPE, "multipart/form-data; boundary=b").body(body)
+    };
+    let sent = form(&[("image", &square), ("model", b"tiny"), ("n", b"2"), ("user", b"u-1")]);
+    assert_eq!(ask(sent).send().await.unwrap().status(), 200);
+    let call = pod.calls()[0].clone();
+    let expected = json!({"images": [{"image_url": data_url(&square)}], "prompt": "", "model": "demo/tiny", "n": 2,
+        "seed": call.body["seed"], "strength": 0.6, "guidance_scale": 1.0});
+    assert_eq!((call.path.as_str(), &call.body), (VARIATIONS, &expected));
+    let (status, error) = error_of(ask(form(&[("image", PNG)])).send().await.unwrap()).await;
+    assert_eq!((status, error["param"].as_str()), (400, Some("image")));
+    assert_eq!(pod.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn an_edit_whose_pod_dies_is_drawn_by_the_next_with_the_same_picture_and_seed() {
     let stage = Stage::new(&[]).await;
     let dying = stage.add_pod("a", [Act::Die]).await;
@@ -78,11 +110,12 @@ async fn an_edit_whose_pod_dies_is_drawn_by_the_next_with_the_same_picture_and_s
 async fn bad_edits_are_refused_with_the_fields_name_and_no_pod_is_asked() {
     let stage = Stage::new(&[]).await;
     let pod = stage.add_pod("a", []).await;
-    let table: [(&[Part], u16, &str, &str); 9] = [
+    let table: [(&[Part], u16, &str, &str); 10] = [
         (&[("prompt", b"a")], 400, "image", "missing_image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], 400, "image", "invalid_image"),
         (&[("image", PNG), ("image", PNG), ("prompt", b"a")], 400, "image", "invalid_value"),
-        (&[("image", PNG), ("mask", PNG), ("prompt", b"a")], 400, "mask", "unsupported_value"),
+        (&[("image", PNG), ("mask", b"\xff\xd8\xff a JPEG"), ("prompt", b"a")], 400, "mask", "invalid_image"),
+        (&[("image", PNG), ("strength", b"1.5"), ("prompt", b"a")], 400, "strength", "invalid_type"),
         (&[("image", PNG), ("prompt", b"a"), ("n", b"two")], 400, "n", "invalid_type"),
         (&[("image", PNG), ("prompt", b"a"), ("size", b"63x64")], 400, "size", "invalid_value"),
         (&[("image", PNG), ("prompt", b"a"), ("steps", b"9")], 400, "steps", "invalid_value"),

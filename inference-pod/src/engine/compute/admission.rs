@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use easel_api::ImageSize;
+use easel_api::images::{Task, refusal_of};
 use tokio::sync::oneshot;
 
 use super::Engine;
@@ -27,7 +28,7 @@ impl<P: Pipeline> Engine<P> {
         let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
         let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
         let picture = pictures(request).next().ok_or(DrawError::Failed)?;
-        fits(loaded.pipeline.edits(), picture.edit.is_some())?;
+        fits(loaded.pipeline.tasks(), &picture)?;
         let key = loaded.pipeline.batch_key(&picture);
         let told = told(loaded, request, &picture);
         self.scheduler.memory_mut().decodes(pipeline, loaded.pipeline.decode_memory());
@@ -40,7 +41,7 @@ impl<P: Pipeline> Engine<P> {
             pipeline,
             key,
             jobs: request.generation.n,
-            steps: picture.sampler.model_calls(picture.steps),
+            steps: picture.model_calls(),
             deadline: request.deadline,
         };
         match self.scheduler.admit(&new, request.arrival.min(Instant::now())) {
@@ -101,12 +102,7 @@ fn told<P: Pipeline>(loaded: &Loaded<P>, request: &DrawRequest, picture: &Pictur
     }
 }
 
-/// A model either draws from nothing or changes a picture.
-fn fits(edits: bool, is_edit: bool) -> Result<(), DrawError> {
-    let message = match (edits, is_edit) {
-        (true, false) => "this model changes pictures: send one with the prompt, to /v1/images/edits",
-        (false, true) => "this model draws from nothing and can't edit: send the prompt to /v1/images/generations",
-        (true, true) | (false, false) => return Ok(()),
-    };
-    Err(DrawError::Unsupported(message.into()))
+fn fits(tasks: &[Task], picture: &PictureRequest) -> Result<(), DrawError> {
+    let refusal = refusal_of(tasks, picture.task());
+    refusal.map_or(Ok(()), |message| Err(DrawError::Unsupported(message.into())))
 }

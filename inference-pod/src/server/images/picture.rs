@@ -8,10 +8,13 @@ use easel_api::error::ApiError;
 use easel_api::images::{MAX_PICTURE_PIXELS, PictureFile, PictureFormat};
 use image::imageops::{FilterType, resize};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, Rgb, RgbImage};
+use image::{
+    DynamicImage, GenericImageView, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, ImageResult,
+    Limits, Luma, Pixel, Rgb, RgbImage,
+};
 use tokio::sync::Semaphore;
 
-use crate::pipeline::Picture;
+use crate::pipeline::{Mask, Picture};
 
 /// Each holds the decoded picture and a copy or two of it.
 static DECODING: Semaphore = Semaphore::const_new(2);
@@ -19,31 +22,76 @@ static DECODING: Semaphore = Semaphore::const_new(2);
 const MAX_MEMORY: u64 = 16 * MAX_PICTURE_PIXELS;
 /// What diffusers resizes with too.
 const FILTER: FilterType = FilterType::Lanczos3;
+/// Of 255: from here on a mask asks for a new pixel. diffusers 0.42.1, `image_processor.py`, `binarize`.
+const HALF: u8 = 128;
+
+/// The files of one request.
+pub(super) struct Sent {
+    pub(super) picture: PictureFile,
+    /// As large as the picture.
+    pub(super) mask: Option<PictureFile>,
+}
+
+/// Of the size that is drawn.
+#[derive(Debug)]
+pub(super) struct Decoded {
+    pub(super) picture: Picture,
+    pub(super) mask: Option<Mask>,
+}
 
 /// Takes as long as a step, so it has a thread of its own.
-pub(super) async fn decode(file: PictureFile, size: ImageSize) -> Result<Picture, ApiError> {
+pub(super) async fn decode(sent: Sent, size: ImageSize) -> Result<Decoded, ApiError> {
     let place = DECODING.acquire().await.map_err(|_| ApiError::internal("failed to decode the picture"))?;
-    let decoded = tokio::task::spawn_blocking(move || decode_now(&file, size)).await;
+    let decoded = tokio::task::spawn_blocking(move || decode_now(&sent, size)).await;
     drop(place);
     decoded.map_err(|_| ApiError::internal("failed to decode the picture"))?
 }
 
-fn decode_now(file: &PictureFile, size: ImageSize) -> Result<Picture, ApiError> {
+fn decode_now(sent: &Sent, size: ImageSize) -> Result<Decoded, ApiError> {
+    let picture = read(&sent.picture, "image")?;
+    let mask = sent.mask.as_ref().map(|file| read_mask(file, picture.dimensions(), size)).transpose()?;
+    Ok(Decoded { picture: Picture { size, rgb: fitted(on_white(picture), size).into_raw() }, mask })
+}
+
+/// `param` is the field that the file came in.
+fn read(file: &PictureFile, param: &str) -> Result<DynamicImage, ApiError> {
     let format = match file.format {
         PictureFormat::Png => ImageFormat::Png,
         PictureFormat::Jpeg => ImageFormat::Jpeg,
         PictureFormat::Webp => ImageFormat::WebP,
     };
-    let invalid = |error| invalid(&format!("the picture can't be decoded: {error}"));
+    let invalid = |error| invalid(param, &format!("the picture can't be decoded: {error}"));
     let decoder = ImageReader::with_format(Cursor::new(&file.bytes[..]), format).into_decoder().map_err(invalid)?;
     // The header says how large it is: a small file of a huge picture costs no memory.
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PICTURE_PIXELS {
         let message = format!("the picture is {width}x{height}; it may have {MAX_PICTURE_PIXELS} pixels");
-        return Err(self::invalid(&message));
+        return Err(self::invalid(param, &message));
     }
-    let upright = upright(decoder).map_err(invalid)?;
-    Ok(Picture { size, rgb: fitted(on_white(upright), size).into_raw() })
+    upright(decoder).map_err(invalid)
+}
+
+/// What is transparent in the file shall be drawn anew, as in OpenAI's document.
+fn read_mask(file: &PictureFile, of: (u32, u32), size: ImageSize) -> Result<Mask, ApiError> {
+    let mask = read(file, "mask")?;
+    let invalid = |message: &str| Err(invalid("mask", message));
+    if mask.dimensions() != of {
+        let ((width, height), (wanted_width, wanted_height)) = (mask.dimensions(), of);
+        return invalid(&format!(
+            "the mask is {width}x{height} and the picture {wanted_width}x{wanted_height}: make them equal"
+        ));
+    }
+    if !mask.color().has_alpha() {
+        return invalid("the mask has no transparency: make transparent what shall be drawn anew");
+    }
+    let alpha = mask.into_rgba8();
+    let (width, height) = alpha.dimensions();
+    let edited = GrayImage::from_fn(width, height, |x, y| Luma([255 - alpha.get_pixel(x, y).0[3]]));
+    let edited: Vec<bool> = fitted(edited, size).pixels().map(|pixel| pixel.0[0] >= HALF).collect();
+    if !edited.contains(&true) {
+        return invalid("the mask is transparent nowhere: make transparent what shall be drawn anew");
+    }
+    Ok(Mask { size, edited })
 }
 
 /// Cameras store pictures as the sensor lies, and say in the file how to turn them.
@@ -70,21 +118,24 @@ fn on_white(image: DynamicImage) -> RgbImage {
 }
 
 /// Stretched if the sides have another ratio: nothing is cut off.
-fn fitted(image: RgbImage, size: ImageSize) -> RgbImage {
+fn fitted<P: Pixel<Subpixel = u8> + 'static>(
+    image: ImageBuffer<P, Vec<u8>>,
+    size: ImageSize,
+) -> ImageBuffer<P, Vec<u8>> {
     if image.dimensions() == (size.width(), size.height()) {
         return image;
     }
     resize(&image, size.width(), size.height(), FILTER)
 }
 
-fn invalid(message: &str) -> ApiError {
-    ApiError::invalid("image", "invalid_image", message)
+fn invalid(param: &str, message: &str) -> ApiError {
+    ApiError::invalid(param, "invalid_image", message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Rgba};
+    use image::Rgba;
 
     fn written(image: &DynamicImage, format: ImageFormat) -> PictureFile {
         let mut bytes = Cursor::new(Vec::new());
@@ -93,7 +144,44 @@ mod tests {
     }
 
     fn decoded(file: &PictureFile, size: &str) -> Result<Picture, ApiError> {
-        decode_now(file, size.parse().unwrap())
+        let sent = Sent { picture: file.clone(), mask: None };
+        decode_now(&sent, size.parse().unwrap()).map(|decoded| decoded.picture)
+    }
+
+    fn masked(mask: &DynamicImage, size: &str) -> Result<Mask, ApiError> {
+        let [picture, mask] = [&clear(255), mask].map(|image| written(image, ImageFormat::Png));
+        let sent = Sent { picture, mask: Some(mask) };
+        decode_now(&sent, size.parse().unwrap()).map(|decoded| decoded.mask.unwrap())
+    }
+
+    /// Transparent in its left half.
+    fn half() -> ImageBuffer<Rgba<u8>, Vec<u8>> {
+        ImageBuffer::from_fn(32, 16, |x, _| Rgba([9, 9, 9, if x < 16 { 0 } else { 255 }]))
+    }
+
+    #[test]
+    fn what_is_transparent_in_a_mask_is_drawn_anew_at_every_size() {
+        for size in ["32x16", "64x48"] {
+            let mask = masked(&DynamicImage::ImageRgba8(half()), size).unwrap();
+            let width = mask.size.width() as usize;
+            for (index, edited) in mask.edited.iter().enumerate() {
+                assert_eq!(*edited, index % width < width / 2, "{size} {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_that_says_nothing_is_refused_with_how_to_mend_it() {
+        let small = ImageBuffer::from_pixel(16, 16, Rgba([0, 0, 0, 0]));
+        for (mask, word) in [
+            (DynamicImage::ImageRgba8(small), "16x16 and the picture 32x16"),
+            (DynamicImage::ImageRgb8(clear(0).into_rgb8()), "has no transparency"),
+            (clear(255), "transparent nowhere"),
+        ] {
+            let error = masked(&mask, "32x16").unwrap_err();
+            assert_eq!((error.status, error.param.as_deref()), (400, Some("mask")));
+            assert!(error.message.contains(word), "{error}");
+        }
     }
 
     fn clear(alpha: u8) -> DynamicImage {

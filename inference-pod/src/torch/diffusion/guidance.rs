@@ -3,8 +3,7 @@
 
 use tch::Tensor;
 
-use super::Task;
-use crate::pipeline::PictureRequest;
+use crate::pipeline::{PictureRequest, Way};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Guidance {
@@ -21,12 +20,14 @@ pub(super) enum Guidance {
 impl Guidance {
     /// Up to 1 guidance by the text would leave the prediction as it is or weaken it; diffusers skips it too, and with
     /// it that by the picture, which it also skips below 1. A picture that steers is seen by every row.
-    pub(super) fn of(request: &PictureRequest, task: Task) -> Self {
+    pub(super) fn of(request: &PictureRequest) -> Self {
         let text = request.guidance_scale;
-        match request.edit.as_ref().filter(|_| task == Task::Edit) {
-            None if text > 1.0 => Self::Text(text),
-            Some(edit) if text > 1.0 && edit.image_guidance_scale >= 1.0 => {
-                Self::TextAndPicture { text, picture: edit.image_guidance_scale }
+        match request.edit.as_ref().map(|edit| &edit.way) {
+            Some(Way::Instruct { image_guidance_scale: picture }) if text > 1.0 && *picture >= 1.0 => {
+                Self::TextAndPicture { text, picture: *picture }
+            }
+            None | Some(Way::ImageToImage { .. } | Way::Inpaint { .. } | Way::Control(_)) if text > 1.0 => {
+                Self::Text(text)
             }
             None | Some(_) => Self::None,
         }
@@ -76,17 +77,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::pipeline::{Edit, Picture};
-    use easel_api::images::SamplerKind;
+    use crate::pipeline::{ControlOptions, Edit, Picture};
+    use easel_api::images::{SamplerKind, Strength};
 
-    fn guidance(task: Task, text: f32, picture: Option<f32>) -> Guidance {
+    fn guidance(text: f32, way: Option<Way>) -> Guidance {
         let size = "16x16".parse().unwrap();
-        let edit = |image_guidance_scale| Edit {
-            picture: Arc::new(Picture { size, rgb: Vec::new() }),
-            image_guidance_scale,
-            control: None,
-        };
-        let request = PictureRequest {
+        let edit = |way| Edit { picture: Arc::new(Picture { size, rgb: Vec::new() }), way };
+        Guidance::of(&PictureRequest {
             prompt: String::new(),
             negative_prompt: String::new(),
             seed: 0,
@@ -94,27 +91,32 @@ mod tests {
             guidance_scale: text,
             size,
             sampler: SamplerKind::Ddim,
-            edit: picture.map(edit),
+            edit: way.map(edit),
             adapters: Vec::new(),
-        };
-        Guidance::of(&request, task)
+        })
+    }
+
+    fn instructed(image_guidance_scale: f32) -> Way {
+        Way::Instruct { image_guidance_scale }
     }
 
     #[test]
     fn guidance_is_on_when_diffusers_has_it_on() {
-        assert_eq!(guidance(Task::Generate, 1.0, None), Guidance::None);
-        assert_eq!(guidance(Task::Generate, 1.1, None), Guidance::Text(1.1));
-        assert_eq!(guidance(Task::Edit, 2.0, Some(1.0)), Guidance::TextAndPicture { text: 2.0, picture: 1.0 });
-        assert_eq!(guidance(Task::Edit, 2.0, Some(0.9)), Guidance::None);
-        assert_eq!(guidance(Task::Edit, 1.0, Some(1.5)), Guidance::None);
-        assert_eq!(guidance(Task::Control, 2.0, Some(1.5)), Guidance::Text(2.0));
-        assert_eq!(guidance(Task::Control, 1.0, Some(1.5)), Guidance::None);
+        assert_eq!(guidance(1.0, None), Guidance::None);
+        assert_eq!(guidance(1.1, None), Guidance::Text(1.1));
+        assert_eq!(guidance(2.0, Some(instructed(1.0))), Guidance::TextAndPicture { text: 2.0, picture: 1.0 });
+        assert_eq!(guidance(2.0, Some(instructed(0.9))), Guidance::None);
+        assert_eq!(guidance(1.0, Some(instructed(1.5))), Guidance::None);
+        for way in [Way::ImageToImage { strength: Strength::WHOLE }, Way::Control(ControlOptions::default())] {
+            assert_eq!(guidance(2.0, Some(way.clone())), Guidance::Text(2.0));
+            assert_eq!(guidance(1.0, Some(way)), Guidance::None);
+        }
     }
 
     #[test]
     fn three_rows_become_one_as_in_the_paper() {
         let row = |row: usize| Tensor::from([7.0_f32, 3.0, 1.0][row]);
-        let combined = guidance(Task::Edit, 2.0, Some(1.5)).combine(row);
+        let combined = guidance(2.0, Some(instructed(1.5))).combine(row);
         assert!((combined.double_value(&[]) - (1.0 + 2.0 * 4.0 + 1.5 * 2.0)).abs() < 1e-6);
     }
 }

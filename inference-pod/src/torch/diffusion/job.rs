@@ -3,9 +3,9 @@
 use easel_api::ImageSize;
 use tch::Tensor;
 
-use super::control::Steering;
 use super::guidance::Guidance;
-use crate::pipeline::WornAdapter;
+use super::start::{Around, Start};
+use crate::pipeline::{Edit, PictureRequest, WornAdapter};
 use crate::torch::families::Conditioning;
 use crate::torch::sampler::Sampler;
 use crate::torch::sampler::history::{History, Moved};
@@ -20,20 +20,12 @@ pub struct Progress {
     pub history: History,
 }
 
-/// What the denoiser sees of the request's picture.
-#[derive(Debug)]
-pub(super) enum Seen {
-    Nothing,
-    /// `[1, channels, h, w]` of f32: what is edited.
-    Latents(Tensor),
-    Steering(Steering),
-}
-
 #[derive(Debug)]
 pub struct Job {
     size: ImageSize,
+    edit: Option<Edit>,
     progress: Progress,
-    seen: Seen,
+    around: Around,
     /// One row, or with guidance two: the negative prompt first.
     conditioning: Conditioning,
     guidance: Guidance,
@@ -45,6 +37,7 @@ pub struct Job {
 
 #[derive(Debug)]
 struct Last {
+    /// Of the sampler's run.
     step: usize,
     /// Before the step.
     latents: Tensor,
@@ -60,20 +53,16 @@ pub(super) struct Step {
 
 impl Job {
     pub(super) fn new(
-        size: ImageSize,
-        progress: Progress,
-        seen: Seen,
+        request: &PictureRequest,
+        start: Start,
         conditioning: Conditioning,
         guidance: Guidance,
         sampler: Sampler,
     ) -> Self {
-        Self { size, progress, seen, conditioning, guidance, sampler, adapters: Vec::new(), last: None }
-    }
-
-    /// With these adapters, which its text was read with too.
-    #[must_use]
-    pub(super) fn wearing(self, adapters: Vec<WornAdapter>) -> Self {
-        Self { adapters, ..self }
+        let Start { latents, noise, around } = start;
+        let progress = Progress { step: 0, latents, history: History::new(noise) };
+        let (size, edit, adapters) = (request.size, request.edit.clone(), request.adapters.clone());
+        Self { size, edit, progress, around, conditioning, guidance, sampler, adapters, last: None }
     }
 
     pub fn progress(&self) -> &Progress {
@@ -95,7 +84,7 @@ impl Job {
     }
 
     pub fn is_finished(&self) -> bool {
-        self.progress.step >= self.sampler.steps()
+        self.step() >= self.sampler.steps()
     }
 
     pub(super) fn adapters(&self) -> &[WornAdapter] {
@@ -106,39 +95,52 @@ impl Job {
         self.guidance
     }
 
-    pub(super) fn timestep(&self) -> f32 {
-        self.sampler.timestep(self.progress.step)
+    /// What the request starts from.
+    pub(super) fn edit(&self) -> Option<&Edit> {
+        self.edit.as_ref()
     }
 
-    /// What the model is shown in a row: the latents, and behind them the picture's, or zeros.
+    /// Of the sampler's whole run, whose begin may have been left out.
+    fn step(&self) -> usize {
+        self.around.skipped + self.progress.step
+    }
+
+    pub(super) fn timestep(&self) -> f32 {
+        self.sampler.timestep(self.step())
+    }
+
+    /// What the model is shown in a row: the latents, and what stands behind them, or zeros.
     pub(super) fn model_input(&self, row: i64) -> Tensor {
-        let latents = self.sampler.scale_model_input(&self.progress.latents, self.progress.step);
-        match &self.seen {
-            Seen::Nothing | Seen::Steering(_) => latents,
-            Seen::Latents(picture) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, picture], 1),
-            Seen::Latents(picture) => Tensor::cat(&[latents, picture.zeros_like()], 1),
+        let latents = self.sampler.scale_model_input(&self.progress.latents, self.step());
+        match &self.around.behind {
+            None => latents,
+            Some(behind) if self.guidance.sees_picture(row) => Tensor::cat(&[&latents, behind], 1),
+            Some(behind) => Tensor::cat(&[latents, behind.zeros_like()], 1),
         }
     }
 
     /// The one row that a row of the batch reads in this step.
     pub(super) fn conditioning(&self, row: i64) -> Conditioning {
-        let control = match &self.seen {
-            Seen::Nothing | Seen::Latents(_) => None,
-            Seen::Steering(steering) => Some(steering.at(self.progress.step, self.sampler.steps())),
-        };
+        let control = self.around.steering.as_ref();
+        let control = control.map(|steering| steering.at(self.step(), self.sampler.steps()));
         Conditioning { control, ..self.conditioning.row(self.guidance.text_of(row)) }
     }
 
     /// Where this step leads, given the model's output with guidance applied.
     pub(super) fn stepped(&self, output: Tensor) -> Step {
-        let Progress { step, latents, history } = &self.progress;
-        let moved = self.sampler.step(&output, *step, latents, history);
+        let Progress { step: _, latents, history } = &self.progress;
+        let step = self.step();
+        let mut moved = self.sampler.step(&output, step, latents, history);
+        if let Some(kept) = &self.around.kept {
+            moved.latents = kept.put_back(&moved.latents, &self.sampler, step + 1);
+        }
         Step { output, moved }
     }
 
     pub(super) fn advance(&mut self, Step { output, moved: Moved { latents, history } }: Step) {
-        let step = self.progress.step;
-        let before = std::mem::replace(&mut self.progress, Progress { step: step + 1, latents, history });
+        let step = self.step();
+        let after = Progress { step: self.progress.step + 1, latents, history };
+        let before = std::mem::replace(&mut self.progress, after);
         self.last = Some(Last { step, latents: before.latents, output });
     }
 

@@ -46,7 +46,8 @@ impl Loader for TorchLoader {
 
 fn load(checkpoint: &Files, placement: Placement) -> Result<Diffusion, LoadError> {
     let vocabulary = Vocabulary::read(checkpoint)?;
-    let Loaded { task, family, vae } = families::load(checkpoint, placement)?;
+    let Loaded { input, family, vae } = families::load(checkpoint, placement)?;
     let (colours, adapters) = (OnceCell::new(), BTreeMap::new());
-    Ok(Diffusion { task, family, vae, vocabulary, placement, colours, adapters })
+    let tasks = input.tasks(vae.encodes());
+    Ok(Diffusion { input, tasks, family, vae, vocabulary, placement, colours, adapters })
 }

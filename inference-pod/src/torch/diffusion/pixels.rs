@@ -4,7 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::guard::failed;
-use crate::pipeline::{Picture, PipelineError};
+use crate::pipeline::{Mask, Picture, PipelineError};
 
 /// NaN and infinity spread, and end as black pixels that nobody would take for an error.
 pub(in crate::torch) fn all_finite(values: &Tensor) -> Result<(), PipelineError> {
@@ -34,4 +34,10 @@ pub(super) fn unit_from_bytes(picture: &Picture) -> Tensor {
     let (height, width) = (i64::from(picture.size.height()), i64::from(picture.size.width()));
     let pixels = Tensor::from_slice(&picture.rgb).view([1, height, width, 3]).permute([0, 3, 1, 2]);
     pixels.to_kind(Kind::Float) / 255.0
+}
+
+/// `[1, 1, h, w]` of f32 on the CPU: 1 where the picture shall be drawn anew.
+pub(super) fn from_mask(mask: &Mask) -> Tensor {
+    let (height, width) = (i64::from(mask.size.height()), i64::from(mask.size.width()));
+    Tensor::from_slice(&mask.edited).view([1, 1, height, width]).to_kind(Kind::Float)
 }

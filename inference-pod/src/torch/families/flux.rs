@@ -15,13 +15,13 @@ use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
-use crate::torch::diffusion::Task;
+use crate::torch::diffusion::Input;
 use crate::torch::lora::Layers;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
 use crate::torch::tokenizer::PromptTokenizer;
 use crate::torch::transformer_flux::{FluxText, FluxTransformer2DModel};
-use crate::torch::vae::{AutoencoderKl, VaeUse};
+use crate::torch::vae::{AutoencoderKl, EncoderUse, VaeUse};
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("text_encoder", &["CLIPTextModel"]),
@@ -53,7 +53,8 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
     let beside = || {
         let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
         let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
-        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
+        let wanted = VaeUse { encoder: EncoderUse::IfThere, shifts: true, upcasts: false };
+        let vae = AutoencoderKl::load_for(checkpoint, placement, wanted)?;
         let t5 = T5Reader::load(checkpoint, ["tokenizer_2", "text_encoder_2"], T5_LENGTH.into(), placement)?;
         Ok((text_encoder, tokenizer, vae, t5))
     };
@@ -75,7 +76,7 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
         ],
     )?;
     let family = Box::new(Flux { tokenizer, text_encoder, t5, transformer, schedule });
-    Ok(Loaded { task: Task::Generate, family, vae })
+    Ok(Loaded { input: Input::Latents, family, vae })
 }
 
 impl Family for Flux {

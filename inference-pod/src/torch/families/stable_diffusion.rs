@@ -1,5 +1,5 @@
-//! Stable Diffusion 1 and 2, their editing kind, `InstructPix2Pix`, and their kind that a picture steers, `ControlNet`:
-//! one CLIP, one `UNet`. Refuses by name whatever it would draw wrongly.
+//! Stable Diffusion 1 and 2, and their kinds that inpaint, that edit (`InstructPix2Pix`) and that a picture steers
+//! (`ControlNet`): one CLIP, one `UNet`. Refuses by name whatever it would draw wrongly.
 
 use easel_api::ImageSize;
 use easel_api::images::SamplerKind;
@@ -7,18 +7,21 @@ use easel_checkpoints::Files;
 use tch::Tensor;
 
 use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit, together};
+use super::{
+    CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, Purpose, channels_beside, check_components, check_fit,
+    together,
+};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::ClipTextModel;
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
-use crate::torch::diffusion::Task;
+use crate::torch::diffusion::Input;
 use crate::torch::lora::Layers;
 use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::tokenizer::PromptTokenizer;
 use crate::torch::unet::UNet2DConditionModel;
-use crate::torch::vae::AutoencoderKl;
+use crate::torch::vae::{AutoencoderKl, VaeUse};
 
 /// Component and the classes of it that we compute.
 const COMPONENTS: [(&str, &[&str]); 4] = [
@@ -39,55 +42,57 @@ struct StableDiffusion {
 pub(super) fn load(
     mut index: Config,
     checkpoint: &Files,
-    task: Task,
+    purpose: Purpose,
     placement: Placement,
 ) -> Result<Loaded, LoadError> {
     check_components(&mut index, &COMPONENTS)?;
-    let steered = task == Task::Control;
+    let steered = purpose == Purpose::Control;
     check_components(&mut index, if steered { &[CONTROLNET] } else { &[] })?;
     // The safety checker and its feature extractor are not run.
     index.ignore(&["safety_checker", "feature_extractor", "requires_safety_checker"]);
     index.finish(&[("image_encoder", serde_json::json!([null, null]))])?;
     // Small and likely to be refused first.
-    let schedule = match task {
-        Task::Generate | Task::Control => NoiseSchedule::read_corrected(checkpoint)?,
-        Task::Edit => NoiseSchedule::read(checkpoint)?,
+    let schedule = match purpose {
+        Purpose::Draw | Purpose::Control => NoiseSchedule::read_corrected(checkpoint)?,
+        // Their pipelines correct one of both, and none.
+        Purpose::Inpaint => NoiseSchedule { steps_offset: 1, ..NoiseSchedule::read(checkpoint)? },
+        Purpose::Instruct => NoiseSchedule::read(checkpoint)?,
     };
     let beside = || {
         let text_encoder = ClipTextModel::load(checkpoint, "text_encoder", placement)?;
         let tokenizer = PromptTokenizer::load_clip(checkpoint, "tokenizer", text_encoder.max_length())?;
-        let vae = match task {
-            Task::Generate | Task::Control => AutoencoderKl::load(checkpoint, placement)?,
-            Task::Edit => AutoencoderKl::load_with_encoder(checkpoint, placement)?,
-        };
+        let wanted = VaeUse { encoder: purpose.encoder(), ..VaeUse::default() };
+        let vae = AutoencoderKl::load_for(checkpoint, placement, wanted)?;
         Ok((text_encoder, tokenizer, vae))
     };
     let kind = DenoiserKind { adds: false, steered };
     let ((text_encoder, tokenizer, vae), denoiser) = together(beside, || Denoiser::load(checkpoint, placement, kind))?;
-    fit(task, &text_encoder, &vae, &denoiser.unet)?;
+    let input = purpose.input(denoiser.unet.in_channels(), vae.latent_channels());
+    fit(input, &text_encoder, &vae, &denoiser.unet)?;
     denoiser.check_control(&vae)?;
-    Ok(Loaded { task, family: Box::new(StableDiffusion { tokenizer, text_encoder, denoiser, schedule }), vae })
+    Ok(Loaded { input, family: Box::new(StableDiffusion { tokenizer, text_encoder, denoiser, schedule }), vae })
 }
 
-/// What each part promises the next: text of one width, and latents of one number of channels, which an editing model
-/// gets twice: those of the picture behind those that are drawn.
+/// What each part promises the next: text of one width, and latents of one number of channels, behind which the model
+/// may see more.
 fn fit(
-    task: Task,
+    input: Input,
     text_encoder: &ClipTextModel,
     vae: &AutoencoderKl,
     unet: &UNet2DConditionModel,
 ) -> Result<(), LoadError> {
     let latents = vae.latent_channels();
-    let (input, wanted) = match task {
-        Task::Generate | Task::Control => ("the VAE's latent_channels", latents),
-        Task::Edit => ("twice the VAE's latent_channels", 2 * latents),
-    };
     let (text, found) = (text_encoder.hidden_size(), unet.text_channels());
     check_fit(
         "unet/config.json",
         &[
             Fit { beside: "the text encoder's hidden_size", wanted: text, option: "cross_attention_dim", found },
-            Fit { beside: input, wanted, option: "in_channels", found: unet.in_channels() },
+            Fit {
+                beside: channels_beside(input),
+                wanted: input.channels(latents),
+                option: "in_channels",
+                found: unet.in_channels(),
+            },
             Fit {
                 beside: "the VAE's latent_channels",
                 wanted: latents,

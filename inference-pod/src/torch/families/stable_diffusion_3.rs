@@ -15,12 +15,12 @@ use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
-use crate::torch::diffusion::Task;
+use crate::torch::diffusion::Input;
 use crate::torch::lora::Layers;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
 use crate::torch::transformer_sd3::{SD3Transformer2DModel, Text};
-use crate::torch::vae::{AutoencoderKl, VaeUse};
+use crate::torch::vae::{AutoencoderKl, EncoderUse, VaeUse};
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("text_encoder", &["CLIPTextModelWithProjection"]),
@@ -57,13 +57,14 @@ pub(super) fn load(mut index: Config, checkpoint: &Files, placement: Placement) 
         let clips = ClipPair::load(checkpoint, text_encoders)?;
         let t5 = || T5Reader::load(checkpoint, ["tokenizer_3", "text_encoder_3"], T5_LENGTH.into(), placement);
         let t5 = has_t5.then(t5).transpose()?;
-        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { shifts: true, ..VaeUse::default() })?;
+        let wanted = VaeUse { encoder: EncoderUse::IfThere, shifts: true, upcasts: false };
+        let vae = AutoencoderKl::load_for(checkpoint, placement, wanted)?;
         Ok((clips, t5, vae))
     };
     let ((clips, t5, vae), transformer) = together(beside, || SD3Transformer2DModel::load(checkpoint, placement))?;
     fit(&clips, t5.as_ref(), &vae, &transformer)?;
     Ok(Loaded {
-        task: Task::Generate,
+        input: Input::Latents,
         family: Box::new(StableDiffusion3 {
             clips,
             t5,

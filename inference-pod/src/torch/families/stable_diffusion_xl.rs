@@ -8,12 +8,15 @@ use serde_json::json;
 use tch::Tensor;
 
 use super::denoiser::{CONTROLNET, Denoiser, DenoiserKind};
-use super::{CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, check_components, check_fit, together};
+use super::{
+    CLIP_TOKENIZERS, Conditioning, Family, Fit, Loaded, Prompts, Purpose, channels_beside, check_components, check_fit,
+    together,
+};
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::clip::{ClipPair, ClipTextModel};
 use crate::torch::config::Config;
 use crate::torch::device::Placement;
-use crate::torch::diffusion::Task;
+use crate::torch::diffusion::Input;
 use crate::torch::lora::Layers;
 use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
@@ -40,19 +43,20 @@ struct StableDiffusionXl {
     force_zeros_for_empty_prompt: bool,
 }
 
-/// `task`: to generate, or to be steered by a picture.
 pub(super) fn load(
     mut index: Config,
     checkpoint: &Files,
-    task: Task,
+    purpose: Purpose,
     placement: Placement,
 ) -> Result<Loaded, LoadError> {
     check_components(&mut index, &COMPONENTS)?;
-    let steered = task == Task::Control;
+    let steered = purpose == Purpose::Control;
     check_components(&mut index, if steered { &[CONTROLNET] } else { &[] })?;
     let force_zeros_for_empty_prompt = index.take_or("force_zeros_for_empty_prompt", true)?;
     let none = json!([null, null]);
-    index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none)])?;
+    // The refiner's, which is told a score of beauty in the place of a size.
+    let plain = ("requires_aesthetics_score", json!(false));
+    index.finish(&[("image_encoder", none.clone()), ("feature_extractor", none), plain])?;
     let schedule = NoiseSchedule::read(checkpoint)?;
     let beside = || {
         let text_encoders = [
@@ -60,18 +64,20 @@ pub(super) fn load(
             ClipTextModel::load_with_projection(checkpoint, "text_encoder_2", placement)?,
         ];
         let clips = ClipPair::load(checkpoint, text_encoders)?;
-        let vae = AutoencoderKl::load_for(checkpoint, placement, VaeUse { upcasts: true, ..VaeUse::default() })?;
+        let wanted = VaeUse { encoder: purpose.encoder(), upcasts: true, shifts: false };
+        let vae = AutoencoderKl::load_for(checkpoint, placement, wanted)?;
         Ok((clips, vae))
     };
     let kind = DenoiserKind { adds: true, steered };
     let ((clips, vae), denoiser) = together(beside, || Denoiser::load(checkpoint, placement, kind))?;
-    fit(&clips, &vae, &denoiser.unet)?;
+    let input = purpose.input(denoiser.unet.in_channels(), vae.latent_channels());
+    fit(input, &clips, &vae, &denoiser.unet)?;
     denoiser.check_control(&vae)?;
     let family = Box::new(StableDiffusionXl { clips, denoiser, schedule, force_zeros_for_empty_prompt });
-    Ok(Loaded { task, family, vae })
+    Ok(Loaded { input, family, vae })
 }
 
-fn fit(clips: &ClipPair, vae: &AutoencoderKl, unet: &UNet2DConditionModel) -> Result<(), LoadError> {
+fn fit(input: Input, clips: &ClipPair, vae: &AutoencoderKl, unet: &UNet2DConditionModel) -> Result<(), LoadError> {
     let added = clips.pooled_size() + TIME_IDS * unet.time_id_channels();
     let latents = vae.latent_channels();
     let fit = |beside, wanted, option, found| Fit { beside, wanted, option, found };
@@ -85,7 +91,7 @@ fn fit(clips: &ClipPair, vae: &AutoencoderKl, unet: &UNet2DConditionModel) -> Re
                 "projection_class_embeddings_input_dim",
                 unet.added_channels(),
             ),
-            fit("the VAE's latent_channels", latents, "in_channels", unet.in_channels()),
+            fit(channels_beside(input), input.channels(latents), "in_channels", unet.in_channels()),
             fit("the VAE's latent_channels", latents, "out_channels", unet.out_channels()),
         ],
     )

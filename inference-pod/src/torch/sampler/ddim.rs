@@ -53,6 +53,12 @@ impl Ddim {
         self.steps[step].timestep as f32
     }
 
+    /// `picture` as noisy as step `step` finds it.
+    pub fn add_noise(&self, picture: &Tensor, noise: &Tensor, step: usize) -> Tensor {
+        let alpha = self.steps[step].alpha_prod_t;
+        picture * f64::from(alpha.sqrt()) + noise * f64::from((1.0 - alpha).sqrt())
+    }
+
     /// The picture without noise that the output of step `step` means.
     pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let alpha_prod_t = self.steps[step].alpha_prod_t;

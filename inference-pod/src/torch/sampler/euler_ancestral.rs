@@ -45,6 +45,11 @@ impl EulerAncestral {
         self.levels.scale_model_input(latents, step)
     }
 
+    /// `picture` as noisy as step `step` finds it.
+    pub fn add_noise(&self, picture: &Tensor, noise: &Tensor, step: usize) -> Tensor {
+        picture + noise * f64::from(self.levels.sigmas[step])
+    }
+
     /// The picture without noise that the output of step `step` means.
     pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         self.prediction.picture_beside(output, latents, self.levels.sigmas[step])

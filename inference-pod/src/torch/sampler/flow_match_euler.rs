@@ -62,6 +62,12 @@ impl FlowMatchEuler {
         &self.sigmas
     }
 
+    /// `scale_noise`: `picture` as noisy as step `step` finds it.
+    pub fn add_noise(&self, picture: &Tensor, noise: &Tensor, step: usize) -> Tensor {
+        let sigma = f64::from(self.sigmas[step]);
+        noise * sigma + picture * (1.0 - sigma)
+    }
+
     /// The picture without noise that the output of step `step` means.
     pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         latents - output * f64::from(self.sigmas[step])

@@ -60,6 +60,12 @@ impl UniPc {
         &self.levels.sigmas
     }
 
+    /// `picture` as noisy as step `step` finds it.
+    pub fn add_noise(&self, picture: &Tensor, noise: &Tensor, step: usize) -> Tensor {
+        let Level { alpha, sigma, lambda: _ } = Level::of(self.levels.sigmas[step]);
+        picture * f64::from(alpha) + noise * f64::from(sigma)
+    }
+
     /// The picture without noise that the output of step `step` means.
     pub fn picture(&self, output: &Tensor, step: usize, latents: &Tensor) -> Tensor {
         let here = Level::of(self.levels.sigmas[step]);

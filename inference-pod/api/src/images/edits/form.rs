@@ -1,4 +1,4 @@
-//! Reads `multipart/form-data` into the fields that JSON would have, and the file.
+//! Reads a body into the fields that JSON has, and of `multipart/form-data` the files.
 //! Knows which fields are numbers, for a form has only text; checks nothing else.
 
 use std::convert::Infallible;
@@ -8,21 +8,55 @@ use futures::stream;
 use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 
-use super::PictureFile;
+use super::{ONE_PICTURE, PictureFile};
 use crate::error::ApiError;
+use crate::images::{is_array, refuse};
 
-const NUMBERS: [&str; 7] =
-    ["n", "seed", "steps", "guidance_scale", "image_guidance_scale", "output_compression", "partial_images"];
+const NUMBERS: [&str; 8] = [
+    "n",
+    "seed",
+    "steps",
+    "guidance_scale",
+    "image_guidance_scale",
+    "strength",
+    "output_compression",
+    "partial_images",
+];
 const TRUTHS: [&str; 1] = ["stream"];
 
 #[derive(Default)]
 pub(super) struct Form {
     pub(super) fields: Map<String, Value>,
     pub(super) picture: Option<PictureFile>,
+    pub(super) mask: Option<PictureFile>,
+}
+
+/// `wanted` is what the body must have, for the sentence that misses it.
+pub(super) async fn read(content_type: &str, body: Bytes, wanted: &str) -> Result<Form, ApiError> {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return from_json(&body, wanted);
+    }
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        return from_parts(content_type, body).await;
+    }
+    let found: String = content_type.chars().take(100).collect();
+    let message = format!("content-type '{found}' is not supported; send multipart/form-data or application/json");
+    Err(ApiError { message, ..ApiError::unsupported_media_type(&found) })
+}
+
+fn from_json(body: &[u8], wanted: &str) -> Result<Form, ApiError> {
+    if is_array(body) {
+        return Err(ApiError::malformed(format!("the body must be a JSON object with {wanted}")));
+    }
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let fields = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(&error))?;
+    reader.end().map_err(|error| ApiError::malformed(format!("the body is not valid JSON: {error}")))?;
+    Ok(Form { fields, ..Form::default() })
 }
 
 /// The body is here as a whole, so nothing in here waits.
-pub(super) async fn read(content_type: &str, body: Bytes) -> Result<Form, ApiError> {
+async fn from_parts(content_type: &str, body: Bytes) -> Result<Form, ApiError> {
     let boundary = multer::parse_boundary(content_type).map_err(malformed)?;
     let body = stream::once(async move { Ok::<_, Infallible>(body) });
     let mut parts = Multipart::new(body, boundary);
@@ -42,10 +76,16 @@ impl Form {
         // SDKs write the second for a list of one.
         if ["image", "image[]"].contains(&name.as_str()) {
             if self.picture.is_some() {
-                let message = "send one picture: more are not supported";
-                return Err(ApiError::invalid("image", "invalid_value", message));
+                return Err(ApiError::invalid("image", "invalid_value", ONE_PICTURE));
             }
             self.picture = Some(PictureFile::new("image", bytes)?);
+            return Ok(());
+        }
+        if name == "mask" {
+            if self.mask.is_some() {
+                return Err(ApiError::invalid("mask", "invalid_value", "send one mask"));
+            }
+            self.mask = Some(PictureFile::new("mask", bytes)?);
             return Ok(());
         }
         let name: String = if name.chars().count() > 64 { name.chars().take(64).collect() } else { name };
@@ -60,9 +100,6 @@ impl Form {
 
 /// What does not read as the type that it should have stays text, and is refused as JSON of the wrong type would be.
 fn typed(name: &str, bytes: &Bytes) -> Result<Value, ApiError> {
-    if name == "mask" {
-        return Ok(Value::Bool(true)); // a file: that it is there is all that is asked
-    }
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::invalid(name, "invalid_value", format!("{name} is not UTF-8 text")))?;
     let is_typed = |value: &Value| match name {

@@ -1,8 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 
 use super::*;
 use crate::ImageSize;
-use crate::images::SamplerKind;
+use crate::images::{SamplerKind, Task};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n rest";
 
@@ -56,7 +58,9 @@ fn a_request_reads_back_from_the_json_that_a_pod_gets() {
     let read = now(EditRequest::read("application/json", request.to_json().unwrap().into())).unwrap();
     assert_eq!(read, request);
     assert_eq!((read.picture.format, &read.picture.bytes[..]), (PictureFormat::Png, PNG));
-    assert!((read.image_guidance_scale() - 1.5).abs() < f32::EPSILON);
+    let masked = form(&[("image", PNG), ("mask", PNG), ("prompt", b"a"), ("strength", b"0.35")]).unwrap();
+    let read = now(EditRequest::read("application/json", masked.to_json().unwrap().into())).unwrap();
+    assert_eq!((&read, read.strength, read.mask.is_some()), (&masked, Some(Strength::new(0.35).unwrap()), true));
 }
 
 #[test]
@@ -73,7 +77,7 @@ fn an_edit_is_resolved_as_a_generation_is() {
 
 #[test]
 fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
-    let cases: [(&[Part], &str); 12] = [
+    let cases: [(&[Part], &str); 15] = [
         (&[("prompt", b"a")], "image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], "image"),
         (&[("image", b""), ("prompt", b"a")], "image"),
@@ -82,7 +86,10 @@ fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
         (&[("image", PNG), ("prompt", b" ")], "prompt"),
         (&[("image", PNG), ("prompt", b"a"), ("prompt", b"b")], "prompt"),
         (&[("image", PNG), ("prompt", b"a"), ("n", b"two")], "n"),
-        (&[("image", PNG), ("prompt", b"a"), ("mask", PNG)], "mask"),
+        (&[("image", PNG), ("prompt", b"a"), ("mask", b"\xff\xd8\xff a JPEG")], "mask"),
+        (&[("image", PNG), ("prompt", b"a"), ("mask", PNG), ("mask", PNG)], "mask"),
+        (&[("image", PNG), ("prompt", b"a"), ("strength", b"0")], "strength"),
+        (&[("image", PNG), ("prompt", b"a"), ("strength", b"much")], "strength"),
         (&[("image", PNG), ("prompt", b"a"), ("colour", b"red")], "colour"),
         (&[("image", PNG), ("prompt", b"a"), ("image_guidance_scale", b"-1")], "image_guidance_scale"),
         (&[("image", PNG), ("prompt", b"\xff")], "prompt"),
@@ -110,6 +117,10 @@ fn every_broken_rule_of_json_is_a_400_that_names_its_field() {
         (json!({"prompt": "a", "images": picture(), "image": "x"}), "image"),
         (json!({"prompt": "a", "images": picture(), "image_guidance_scale": "much"}), "image_guidance_scale"),
         (json!({"images": picture(), "prompt": 7}), "prompt"),
+        (json!({"prompt": "a", "images": picture(), "mask": true}), "mask"),
+        (json!({"prompt": "a", "images": picture(), "mask": {"file_id": "f"}}), "mask.file_id"),
+        (json!({"prompt": "a", "images": picture(), "mask": {"image_url": "data:,"}}), "mask.image_url"),
+        (json!({"prompt": "a", "images": picture(), "strength": 1.01}), "strength"),
     ];
     for (body, param) in cases {
         let error = json_request(&body).expect_err(&body.to_string());
@@ -122,6 +133,101 @@ fn what_is_neither_form_nor_json_is_said_to_be_so() {
     for (kind, status) in [("text/plain", 415), ("", 415), ("multipart/form-data", 400), ("application/json", 400)] {
         let error = now(EditRequest::read(kind, Bytes::from_static(b"[1]"))).unwrap_err();
         assert_eq!(error.status, status, "{kind}: {error:?}");
+    }
+}
+
+const DRAWS: &[Task] = &[Task::Generate, Task::ImageToImage, Task::Inpaint];
+
+fn way(parts: &[Part], tasks: &[Task]) -> Result<EditWay, ApiError> {
+    form(&[&[("image", PNG), ("prompt", b"a")], parts].concat())?.way(tasks)
+}
+
+#[test]
+fn a_model_changes_a_picture_in_the_way_that_it_can_and_the_request_asks_for() {
+    let strength = |value| Strength::new(value).unwrap();
+    let cases: [(&[Part], &[Task], EditWay); 6] = [
+        (&[], DRAWS, EditWay::ImageToImage { strength: strength(0.8) }),
+        (&[("strength", b"0.3")], DRAWS, EditWay::ImageToImage { strength: strength(0.3) }),
+        (&[("mask", PNG)], DRAWS, EditWay::Inpaint { strength: strength(1.0) }),
+        (&[("mask", PNG), ("strength", b"0.5")], &[Task::Inpaint], EditWay::Inpaint { strength: strength(0.5) }),
+        (&[], &[Task::Instruct], EditWay::Instruct { image_guidance_scale: 1.5 }),
+        (&[("image_guidance_scale", b"2")], &[Task::Instruct], EditWay::Instruct { image_guidance_scale: 2.0 }),
+    ];
+    for (parts, tasks, expected) in cases {
+        assert_eq!(way(parts, tasks).unwrap(), expected);
+    }
+}
+
+#[test]
+fn what_a_model_can_do_nothing_with_is_refused_by_name() {
+    let cases: [(&[Part], &[Task], &str, &str); 7] = [
+        (&[("mask", PNG)], &[Task::Instruct], "mask", "takes no mask"),
+        (&[("strength", b"0.5")], &[Task::Instruct], "strength", "image_guidance_scale"),
+        (&[("strength", b"0.5"), ("image_guidance_scale", b"2")], &[Task::Instruct], "strength", "not both"),
+        (&[("image_guidance_scale", b"2")], DRAWS, "image_guidance_scale", "image_guidance_scale"),
+        (&[("mask", PNG), ("image_guidance_scale", b"2")], DRAWS, "image_guidance_scale", "image_guidance_scale"),
+        (&[], &[Task::Inpaint], "image", "send a mask"),
+        (&[("mask", PNG)], &[Task::Generate], "mask", "no VAE encoder"),
+    ];
+    for (parts, tasks, param, word) in cases {
+        let error = way(parts, tasks).unwrap_err();
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(param)), "{error}");
+        assert!(error.message.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_strength_that_leaves_no_step_is_refused_with_what_to_raise() {
+    let size = ImageSize::new(64, 64).unwrap();
+    let defaults = ModelDefaults { steps: 20, guidance_scale: 4.0, size, sampler: SamplerKind::Heun };
+    let limits = ModelLimits { max_steps: 50, max_pixels: 64 * 64, max_images: 4 };
+    let request = form(&[("image", PNG), ("prompt", b"a")]).unwrap();
+    let generation = request.resolve(&defaults, &limits).unwrap();
+    let calls =
+        |strength| EditWay::ImageToImage { strength: Strength::new(strength).unwrap() }.model_calls(&generation);
+    assert_eq!((calls(0.8).unwrap(), calls(1.0).unwrap()), (2 * 16 - 1, 2 * 20 - 1));
+    let error = calls(0.04).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("strength"));
+    assert!(error.message.contains("none of 20 steps"), "{error}");
+}
+
+fn square(width: u32, height: u32) -> Vec<u8> {
+    [&PNG[..8], &[0, 0, 0, 13], b"IHDR", &width.to_be_bytes(), &height.to_be_bytes()].concat()
+}
+
+fn variation(parts: &[Part]) -> Result<VariationRequest, ApiError> {
+    let mut body: Vec<u8> = parts.iter().flat_map(|(name, content)| part(name, content)).collect();
+    body.extend_from_slice(b"--b--\r\n");
+    let request = now(VariationRequest::read("multipart/form-data; boundary=b", body.into()))?;
+    request.check().map(|()| request)
+}
+
+#[test]
+fn a_variation_is_an_edit_without_words_and_reads_back_from_the_json_that_a_pod_gets() {
+    let sent = variation(&[("image", &square(64, 64)), ("n", b"2"), ("size", b"256x256")]).unwrap();
+    let edit = sent.edit();
+    assert_eq!((edit.generation.prompt.as_str(), edit.generation.n), ("", Some(2)));
+    assert_eq!(edit.way(DRAWS).unwrap(), EditWay::ImageToImage { strength: Strength::OF_VARIATION });
+    let read = now(VariationRequest::read("application/json", edit.to_json().unwrap().into())).unwrap();
+    assert_eq!(read, sent);
+}
+
+#[test]
+fn every_broken_rule_of_a_variation_is_a_400_that_names_its_field() {
+    let (wide, fine) = (square(64, 32), square(64, 64));
+    let large = [fine.clone(), vec![0; 4 << 20]].concat();
+    let cases: [(&[Part], &str); 7] = [
+        (&[("n", b"2")], "image"),
+        (&[("image", &wide)], "image"),
+        (&[("image", b"\xff\xd8\xff a JPEG")], "image"),
+        (&[("image", &fine[..20])], "image"),
+        (&[("image", &large)], "image"),
+        (&[("image", &fine), ("prompt", b"a cat")], "prompt"),
+        (&[("image", &fine), ("mask", PNG)], "mask"),
+    ];
+    for (parts, param) in cases {
+        let error = variation(parts).expect_err(param);
+        assert_eq!((error.status, error.param.as_deref()), (400, Some(param)), "{error:?}");
     }
 }
 
