@@ -5,6 +5,7 @@ mod block;
 mod config;
 mod position_bias;
 mod reader;
+mod recent;
 
 use easel_checkpoints::Files;
 use tch::Tensor;
