@@ -29,12 +29,18 @@ RUNS = {
     "sd2": {"euler": (EulerDiscreteScheduler, 3.0, (0.0, 1.0)), "plain": (DDIMScheduler, 1.0, (0.0, 1.0))},
     "sdxl": {"ddim": (DDIMScheduler, 3.0, (0.0, 0.5)), "euler": (EulerDiscreteScheduler, 3.0, (0.0, 1.0))},
 }
+# How the ControlNets differ: in the order of colours, and by as few transformer blocks as small ones for XL have.
+CONFIGS = {
+    "sd1": {"controlnet_conditioning_channel_order": "bgr"},
+    "sd2": {},
+    "sdxl": {"transformer_layers_per_block": [0, 0, 1]},
+}
 
 
-def controlnet(unet, **config):
+def controlnet(unet, config):
     """A ControlNet beside this UNet; the VAEs halve twice, so the picture is halved twice too."""
-    fresh = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 12), **config)
-    model = enliven(fresh, 4)
+    like = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 8, 12)).config
+    model = enliven(ControlNetModel.from_config({**like, **config}), 4)
     # Seven layers of random weights leave little of a picture: a weak one would hide what becomes of it.
     model.controlnet_cond_embedding.conv_out.weight.data *= 8
     return model
@@ -112,8 +118,7 @@ def pipeline(root, name):
     if name == "sdxl":
         plain, steered = (StableDiffusionXLPipeline, StableDiffusionXLControlNetPipeline)
     base = plain.from_pretrained(root / name, local_files_only=True)
-    order = {"controlnet_conditioning_channel_order": "bgr"} if name == "sd1" else {}
-    parts = dict(base.components, controlnet=controlnet(base.unet, **order))
+    parts = dict(base.components, controlnet=controlnet(base.unet, CONFIGS[name]))
     if name == "sdxl":
         return steered(**parts, add_watermarker=False)
     return steered(**parts, requires_safety_checker=False)

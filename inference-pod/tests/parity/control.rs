@@ -17,7 +17,7 @@ use crate::precision::BF16_TOLERANCE;
 use crate::refusals::assert_refused;
 use crate::runs::{assert_batched_as_alone, assert_picture, request, run};
 
-/// Colours in their other order; sizes that halve unevenly; pooled text and sizes.
+/// Colours in their other order; sizes that halve unevenly; pooled text and sizes, and fewer transformer blocks.
 const MODELS: [&str; 3] = ["sd1", "sd2", "sdxl"];
 const CONTROLNET: &str = "controlnet/diffusion_pytorch_model.safetensors";
 const CONFIG: &str = "controlnet/config.json";
