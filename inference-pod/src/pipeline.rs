@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use easel_api::ImageSize;
-use easel_api::images::{SamplerKind, Strength, Task};
+use easel_api::images::{ControlOptions, SamplerKind, Strength, Task};
 use easel_checkpoints::Files;
 
 use crate::vocabulary::Vocabulary;
@@ -107,23 +107,6 @@ impl Mask {
 impl std::fmt::Debug for Mask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Mask({})", self.size)
-    }
-}
-
-/// How much the picture steers, and when.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ControlOptions {
-    /// Of the residuals; 0 steers nothing.
-    pub scale: f32,
-    /// Shares of the steps, 0 to 1: a step is steered if it lies between them as a whole.
-    pub start: f64,
-    pub end: f64,
-}
-
-/// As in diffusers: in full, all the time.
-impl Default for ControlOptions {
-    fn default() -> Self {
-        Self { scale: 1.0, start: 0.0, end: 1.0 }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use easel_api::images::{SamplerKind, Strength};
+use easel_api::images::{ControlFields, ControlOptions, SamplerKind, Strength};
 use serde::Serialize;
 
 use crate::cut_out::Mask;
@@ -35,6 +35,9 @@ struct EaselChunk<'a> {
     /// Only of a picture that another one was drawn on to.
     #[serde(skip_serializing_if = "Option::is_none")]
     strength: Option<Strength>,
+    /// Only of a picture that another one steered.
+    #[serde(flatten)]
+    control: ControlFields,
     sampler: SamplerKind,
     size: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -96,7 +99,10 @@ pub(crate) fn parameters(request: &PictureRequest, provenance: &Provenance<'_>) 
     };
     let sampler = sampler_name(*sampler);
     let way = match edit.as_ref().map(|edit| &edit.way) {
-        None | Some(Way::Control(_)) => String::new(),
+        None => String::new(),
+        Some(Way::Control(ControlOptions { scale, start, end })) => {
+            format!("ControlNet 0: \"Weight: {scale}, Guidance Start: {start}, Guidance End: {end}\", ")
+        }
         Some(Way::Instruct { image_guidance_scale }) => format!("Image CFG scale: {image_guidance_scale}, "),
         Some(Way::ImageToImage { strength } | Way::Inpaint { mask: _, strength }) => {
             format!("Denoising strength: {strength}, ")
@@ -147,6 +153,7 @@ fn one_line(text: &str) -> Cow<'_, str> {
 fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String, PngError> {
     let PictureRequest { prompt, negative_prompt, seed, steps, guidance_scale, size, sampler, edit, adapters } =
         request;
+    let way = edit.as_ref().map(|edit| &edit.way);
     let chunk = EaselChunk {
         model: provenance.model,
         digest: provenance.digest,
@@ -155,11 +162,17 @@ fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String
         seed: *seed,
         steps: *steps,
         guidance_scale: *guidance_scale,
-        image_guidance_scale: match edit.as_ref().map(|edit| &edit.way) {
+        image_guidance_scale: match way {
             Some(Way::Instruct { image_guidance_scale }) => Some(*image_guidance_scale),
             None | Some(Way::ImageToImage { .. } | Way::Inpaint { .. } | Way::Control(_)) => None,
         },
         strength: request.strength(),
+        control: match way {
+            Some(Way::Control(options)) => ControlFields::from(*options),
+            None | Some(Way::Instruct { .. } | Way::ImageToImage { .. } | Way::Inpaint { .. }) => {
+                ControlFields::default()
+            }
+        },
         sampler: *sampler,
         size: size.to_string(),
         adapters: adapters.iter().map(EaselAdapter::from).collect(),
@@ -169,7 +182,10 @@ fn easel(request: &PictureRequest, provenance: &Provenance<'_>) -> Result<String
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::pipeline::Edit;
 
     fn request(prompt: &str) -> PictureRequest {
         PictureRequest {
@@ -214,6 +230,24 @@ mod tests {
             (&easel["sampler"], &easel["steps"], &easel["guidance_scale"]),
             (&"euler".into(), &7.into(), &7.5.into())
         );
+    }
+
+    #[test]
+    fn a_picture_that_another_one_steered_says_how_much() {
+        let size = "16x32".parse().unwrap();
+        let steering = Arc::new(Picture { size, rgb: Vec::new() });
+        let way = Way::Control(ControlOptions { scale: 0.5, start: 0.0, end: 0.75 });
+        let request = PictureRequest { edit: Some(Edit { picture: steering, way }), ..request("a cat") };
+        let provenance = Provenance { model: "art/sd", digest: "sha256:0123456789abcdef" };
+        let parameters = parameters(&request, &provenance);
+        let expected = "CFG scale: 7.5, ControlNet 0: \"Weight: 0.5, Guidance Start: 0, Guidance End: 0.75\", Seed: ";
+        assert!(parameters.contains(expected), "{parameters}");
+        let easel: serde_json::Value = serde_json::from_str(&easel(&request, &provenance).unwrap()).unwrap();
+        assert_eq!(
+            (&easel["control_scale"], &easel["control_start"], &easel["control_end"]),
+            (&0.5.into(), &0.0.into(), &0.75.into())
+        );
+        assert!(easel.get("image_guidance_scale").is_none() && easel.get("strength").is_none());
     }
 
     #[test]

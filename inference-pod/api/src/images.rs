@@ -1,6 +1,7 @@
 //! OpenAI's Images API: what clients send, what it means for one model, what they get back.
 //! Parses at the edge: a [`Generation`] is always drawable within the model's limits.
 
+mod control;
 mod edits;
 mod output;
 mod sampler;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::ImageSize;
 use crate::engine::{ModelDefaults, ModelLimits};
 use crate::error::ApiError;
+pub use control::{ControlFields, ControlOptions};
 pub use edits::{
     EDITS_PATH, EditRequest, EditWay, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile,
     PictureFormat, VARIATIONS_PATH, VariationRequest,
@@ -271,6 +273,10 @@ fn check_guidance(param: &str, scale: Option<f32>) -> Result<(), ApiError> {
         }
         Some(_) | None => Ok(()),
     }
+}
+
+fn unsupported(param: &str, message: &str) -> ApiError {
+    ApiError::invalid(param, "unsupported_value", message)
 }
 
 fn bounded(param: &str, value: i64, most: u32) -> Result<u32, ApiError> {

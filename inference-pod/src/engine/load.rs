@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use easel_api::ImageSize;
 use easel_api::engine::{DesiredModel, ModelState, RefusalReason, Source};
-use easel_api::images::{Strength, Task};
+use easel_api::images::{ControlOptions, Strength, Task};
 use easel_checkpoints::{Fetcher, Files, Held, Refusal, Stopped, Watch};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::WeakSender;
@@ -20,9 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::alarm::Alarm;
 use super::fetching::Fetching;
 use super::{Command, EngineMetrics};
-use crate::pipeline::{
-    ControlOptions, Edit, LoadError, Loader, Mask, Picture, PictureRequest, Pipeline, PipelineError, Way,
-};
+use crate::pipeline::{Edit, LoadError, Loader, Mask, Picture, PictureRequest, Pipeline, PipelineError, Way};
 
 /// Between two words about a verification; a report goes out ten times a second at most.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use easel_api::images::{SamplerKind, Task};
+use easel_api::images::{ControlOptions, SamplerKind, Task};
 use easel_checkpoints::Files;
-use easel_inference::pipeline::{ControlOptions, Edit, Loader, Picture, PictureRequest, Pipeline, PipelineError, Way};
+use easel_inference::pipeline::{Edit, Loader, Picture, PictureRequest, Pipeline, PipelineError, Way};
 use easel_inference::torch::controlnet::ControlNetModel;
 use easel_inference::torch::unet::UNet2DConditionModel;
 use easel_inference::torch::{DeviceChoice, Dtype, Placement, TorchLoader};

@@ -15,15 +15,20 @@ const EDITS: &str = "StableDiffusionInstructPix2PixPipeline";
 
 /// With one model that edits.
 async fn world() -> World {
+    world_of(EDITS).await
+}
+
+/// With one model of this class.
+pub(crate) async fn world_of(class: &str) -> World {
     let world = World::start(&["--fake-step-ms=1"]).await;
-    let model = desired(MODEL, checkpoint(&world.folder.path().join("edits"), EDITS));
+    let model = desired(MODEL, checkpoint(&world.folder.path().join("edits"), class));
     assert_eq!(world.operator.hold(1, vec![model]).await.status, StatusCode::OK);
     world.operator.report_until(|report| is_ready(report, MODEL)).await;
     world
 }
 
 /// One colour.
-fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = png::Encoder::new(&mut bytes, width, height);
     encoder.set_color(png::ColorType::Rgb);
@@ -33,7 +38,7 @@ fn png(width: u32, height: u32, rgb: [u8; 3]) -> Vec<u8> {
     bytes
 }
 
-fn form(fields: &[(&str, &[u8])]) -> Request<Body> {
+pub(crate) fn form(fields: &[(&str, &[u8])]) -> Request<Body> {
     let part = |(name, content): &(&str, &[u8])| {
         let head = format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n");
         [head.as_bytes(), content, b"\r\n"].concat()
@@ -43,15 +48,15 @@ fn form(fields: &[(&str, &[u8])]) -> Request<Body> {
     Request::post(EDITS_PATH).header("content-type", "multipart/form-data; boundary=b").body(body.into()).unwrap()
 }
 
-fn as_json(body: &Value) -> Request<Body> {
+pub(crate) fn as_json(body: &Value) -> Request<Body> {
     Request::post(EDITS_PATH).header("content-type", "application/json").body(body.to_string().into()).unwrap()
 }
 
-fn data_url(bytes: &[u8]) -> String {
+pub(crate) fn data_url(bytes: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(bytes))
 }
 
-fn file(answer: &Answer) -> png::Reader<std::io::Cursor<Vec<u8>>> {
+pub(crate) fn file(answer: &Answer) -> png::Reader<std::io::Cursor<Vec<u8>>> {
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.body);
     let bytes = STANDARD.decode(answer.body["data"][0]["b64_json"].as_str().unwrap()).unwrap();
     png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap()

@@ -17,6 +17,7 @@ mod rotates_certificates;
 mod says_what_it_does_not_know;
 mod serves_only_verified_bytes;
 mod shows_its_state;
+mod steers_by_a_picture;
 mod streams_pictures;
 mod support;
 mod takes_requests_in_order;

@@ -15,7 +15,9 @@ pub use self::file::{PictureFile, PictureFormat};
 use self::form::Form;
 pub use self::variations::{VARIATIONS_PATH, VariationRequest};
 pub use self::way::EditWay;
-use super::{Generation, GenerationRequest, Strength, check_guidance, invalid_value, refuse};
+use super::{
+    ControlFields, Generation, GenerationRequest, Strength, check_guidance, invalid_value, refuse, unsupported,
+};
 use crate::engine::{ModelDefaults, ModelLimits};
 use crate::error::ApiError;
 
@@ -38,6 +40,8 @@ pub struct EditRequest {
     pub image_guidance_scale: Option<f32>,
     /// Extension, for all others: how far the picture is taken back to noise.
     pub strength: Option<Strength>,
+    /// For models with a `ControlNet`, which take the picture as what steers.
+    pub control: ControlFields,
     pub picture: PictureFile,
     /// A PNG as large as the picture, transparent where that shall be drawn anew.
     pub mask: Option<PictureFile>,
@@ -50,6 +54,9 @@ struct Extra {
     mask: Option<ImageReference>,
     image_guidance_scale: Option<f32>,
     strength: Option<Strength>,
+    control_scale: Option<f32>,
+    control_start: Option<f64>,
+    control_end: Option<f64>,
     input_fidelity: Option<InputFidelity>,
 }
 
@@ -69,9 +76,20 @@ impl EditRequest {
     fn from_form(form: Form) -> Result<Self, ApiError> {
         let Form { mut fields, picture: sent, mask: sent_mask } = form;
         let own = ["images", "mask", "image_guidance_scale", "strength", "input_fidelity"];
-        let extra: Map<_, _> = own.iter().filter_map(|key| fields.remove_entry(*key)).collect();
+        let own = own.iter().chain(&ControlFields::NAMES);
+        let extra: Map<_, _> = own.filter_map(|key| fields.remove_entry(*key)).collect();
         let extra: Extra = serde_path_to_error::deserialize(Value::Object(extra)).map_err(|error| refuse(&error))?;
-        let Extra { images, mask, image_guidance_scale, strength, input_fidelity } = extra;
+        let Extra {
+            images,
+            mask,
+            image_guidance_scale,
+            strength,
+            control_scale,
+            control_start,
+            control_end,
+            input_fidelity,
+        } = extra;
+        let control = ControlFields { control_scale, control_start, control_end };
         if input_fidelity == Some(InputFidelity::High) {
             let message = "input_fidelity is not supported; use strength, or image_guidance_scale with models that \
                            edit by an instruction";
@@ -88,12 +106,12 @@ impl EditRequest {
             None => sent_mask,
         };
         let generation = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| refuse(&error))?;
-        Ok(Self { generation, image_guidance_scale, strength, picture, mask })
+        Ok(Self { generation, image_guidance_scale, strength, control, picture, mask })
     }
 
     /// JSON for a pod, which reads back as this request.
     pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
-        let Self { generation, image_guidance_scale, strength, picture, mask } = self;
+        let Self { generation, image_guidance_scale, strength, control, picture, mask } = self;
         let mut json = serde_json::to_value(generation)?;
         json["images"] = json!([{"image_url": picture.to_data_url()}]);
         if let Some(scale) = image_guidance_scale {
@@ -104,6 +122,9 @@ impl EditRequest {
         }
         if let Some(mask) = mask {
             json["mask"] = json!({"image_url": mask.to_data_url()});
+        }
+        if let (Value::Object(json), Value::Object(control)) = (&mut json, serde_json::to_value(control)?) {
+            json.extend(control);
         }
         serde_json::to_vec(&json)
     }
@@ -119,6 +140,7 @@ impl EditRequest {
             let message = "the mask is no PNG file: send one that is transparent where the picture shall change";
             return Err(ApiError::invalid("mask", "invalid_image", message));
         }
+        self.control.check()?;
         check_guidance("image_guidance_scale", self.image_guidance_scale)
     }
 
@@ -141,10 +163,6 @@ fn missing() -> ApiError {
     let message = "image is missing; send the picture that shall be edited as the form's file image, \
                    or as JSON: {\"images\": [{\"image_url\": \"data:image/png;base64,…\"}]}";
     ApiError::invalid("image", "missing_image", message)
-}
-
-fn unsupported(param: &str, message: &str) -> ApiError {
-    ApiError::invalid(param, "unsupported_value", message)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use easel_api::images::{EditRequest, EditWay, Generation, MAX_FORWARDED_EDIT_BOD
 
 use super::picture::{self, Sent};
 use super::{Counted, Wish, deadline, draining, draw, named, sender, writable};
-use crate::pipeline::{ControlOptions, Edit, Way};
+use crate::pipeline::{Edit, Way};
 use crate::server::Shared;
 use crate::server::respond::read_body;
 
@@ -90,7 +90,7 @@ fn start(way: EditWay, decoded: picture::Decoded) -> Result<Edit, ApiError> {
     let picture::Decoded { picture, mask } = decoded;
     let way = match (way, mask) {
         (EditWay::Instruct { image_guidance_scale }, _) => Way::Instruct { image_guidance_scale },
-        (EditWay::Control, _) => Way::Control(ControlOptions::default()),
+        (EditWay::Control(options), _) => Way::Control(options),
         (EditWay::ImageToImage { strength }, _) => Way::ImageToImage { strength },
         (EditWay::Inpaint { strength }, Some(mask)) => Way::Inpaint { mask: Arc::new(mask), strength },
         (EditWay::Inpaint { .. }, None) => return Err(ApiError::internal("failed to read the mask")),

@@ -1,9 +1,9 @@
 //! How a picture steers one job: what the `ControlNet` read of it, and how much that counts in each step.
 //! Transcribed from diffusers 0.42.1, `pipelines/controlnet/pipeline_controlnet.py`.
 
+use easel_api::images::ControlOptions;
 use tch::Tensor;
 
-use crate::pipeline::ControlOptions;
 use crate::torch::families::Control;
 
 #[derive(Debug)]

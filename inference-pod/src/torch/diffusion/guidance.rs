@@ -77,8 +77,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::pipeline::{ControlOptions, Edit, Picture};
-    use easel_api::images::{SamplerKind, Strength};
+    use crate::pipeline::{Edit, Picture};
+    use easel_api::images::{ControlOptions, SamplerKind, Strength};
 
     fn guidance(text: f32, way: Option<Way>) -> Guidance {
         let size = "16x16".parse().unwrap();

@@ -12,13 +12,16 @@ use super::{ONE_PICTURE, PictureFile};
 use crate::error::ApiError;
 use crate::images::{is_array, refuse};
 
-const NUMBERS: [&str; 8] = [
+const NUMBERS: [&str; 11] = [
     "n",
     "seed",
     "steps",
     "guidance_scale",
     "image_guidance_scale",
     "strength",
+    "control_scale",
+    "control_start",
+    "control_end",
     "output_compression",
     "partial_images",
 ];

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ImageSize;
-use crate::images::{SamplerKind, Task};
+use crate::images::{ControlOptions, SamplerKind, Task};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n rest";
 
@@ -61,6 +61,10 @@ fn a_request_reads_back_from_the_json_that_a_pod_gets() {
     let masked = form(&[("image", PNG), ("mask", PNG), ("prompt", b"a"), ("strength", b"0.35")]).unwrap();
     let read = now(EditRequest::read("application/json", masked.to_json().unwrap().into())).unwrap();
     assert_eq!((&read, read.strength, read.mask.is_some()), (&masked, Some(Strength::new(0.35).unwrap()), true));
+    let steered = [("control_scale", &b"0.7"[..]), ("control_start", b"0.25"), ("control_end", b"0.5")];
+    let steered = form(&[&[("image", PNG), ("prompt", b"a")], &steered[..]].concat()).unwrap();
+    let read = now(EditRequest::read("application/json", steered.to_json().unwrap().into())).unwrap();
+    assert_eq!((&read, read.control.control_scale), (&steered, Some(0.7)));
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn an_edit_is_resolved_as_a_generation_is() {
 
 #[test]
 fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
-    let cases: [(&[Part], &str); 15] = [
+    let cases: [(&[Part], &str); 17] = [
         (&[("prompt", b"a")], "image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], "image"),
         (&[("image", b""), ("prompt", b"a")], "image"),
@@ -90,6 +94,8 @@ fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
         (&[("image", PNG), ("prompt", b"a"), ("mask", PNG), ("mask", PNG)], "mask"),
         (&[("image", PNG), ("prompt", b"a"), ("strength", b"0")], "strength"),
         (&[("image", PNG), ("prompt", b"a"), ("strength", b"much")], "strength"),
+        (&[("image", PNG), ("prompt", b"a"), ("control_scale", b"much")], "control_scale"),
+        (&[("image", PNG), ("prompt", b"a"), ("control_start", b"0.5"), ("control_end", b"0.4")], "control_start"),
         (&[("image", PNG), ("prompt", b"a"), ("colour", b"red")], "colour"),
         (&[("image", PNG), ("prompt", b"a"), ("image_guidance_scale", b"-1")], "image_guidance_scale"),
         (&[("image", PNG), ("prompt", b"\xff")], "prompt"),
@@ -145,13 +151,16 @@ fn way(parts: &[Part], tasks: &[Task]) -> Result<EditWay, ApiError> {
 #[test]
 fn a_model_changes_a_picture_in_the_way_that_it_can_and_the_request_asks_for() {
     let strength = |value| Strength::new(value).unwrap();
-    let cases: [(&[Part], &[Task], EditWay); 6] = [
+    let half = ControlOptions { scale: 0.5, ..ControlOptions::default() };
+    let cases: [(&[Part], &[Task], EditWay); 8] = [
         (&[], DRAWS, EditWay::ImageToImage { strength: strength(0.8) }),
         (&[("strength", b"0.3")], DRAWS, EditWay::ImageToImage { strength: strength(0.3) }),
         (&[("mask", PNG)], DRAWS, EditWay::Inpaint { strength: strength(1.0) }),
         (&[("mask", PNG), ("strength", b"0.5")], &[Task::Inpaint], EditWay::Inpaint { strength: strength(0.5) }),
         (&[], &[Task::Instruct], EditWay::Instruct { image_guidance_scale: 1.5 }),
         (&[("image_guidance_scale", b"2")], &[Task::Instruct], EditWay::Instruct { image_guidance_scale: 2.0 }),
+        (&[], &[Task::Control], EditWay::Control(ControlOptions::default())),
+        (&[("control_scale", b"0.5")], &[Task::Control], EditWay::Control(half)),
     ];
     for (parts, tasks, expected) in cases {
         assert_eq!(way(parts, tasks).unwrap(), expected);
@@ -160,7 +169,7 @@ fn a_model_changes_a_picture_in_the_way_that_it_can_and_the_request_asks_for() {
 
 #[test]
 fn what_a_model_can_do_nothing_with_is_refused_by_name() {
-    let cases: [(&[Part], &[Task], &str, &str); 7] = [
+    let cases: [(&[Part], &[Task], &str, &str); 14] = [
         (&[("mask", PNG)], &[Task::Instruct], "mask", "takes no mask"),
         (&[("strength", b"0.5")], &[Task::Instruct], "strength", "image_guidance_scale"),
         (&[("strength", b"0.5"), ("image_guidance_scale", b"2")], &[Task::Instruct], "strength", "not both"),
@@ -168,6 +177,13 @@ fn what_a_model_can_do_nothing_with_is_refused_by_name() {
         (&[("mask", PNG), ("image_guidance_scale", b"2")], DRAWS, "image_guidance_scale", "image_guidance_scale"),
         (&[], &[Task::Inpaint], "image", "send a mask"),
         (&[("mask", PNG)], &[Task::Generate], "mask", "no VAE encoder"),
+        (&[("control_scale", b"1")], DRAWS, "control_scale", "no ControlNet"),
+        (&[("control_end", b"0.5")], &[Task::Instruct], "control_end", "no ControlNet"),
+        (&[("mask", PNG), ("control_start", b"0.5")], DRAWS, "control_start", "leave it out"),
+        (&[("mask", PNG)], &[Task::Control], "mask", "leave mask"),
+        (&[("strength", b"0.5")], &[Task::Control], "strength", "leave mask and strength out"),
+        (&[("strength", b"0.5"), ("control_scale", b"1")], &[Task::Control], "strength", "not both"),
+        (&[("image_guidance_scale", b"2")], &[Task::Control], "image_guidance_scale", "leave it out"),
     ];
     for (parts, tasks, param, word) in cases {
         let error = way(parts, tasks).unwrap_err();

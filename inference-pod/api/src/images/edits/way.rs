@@ -3,7 +3,7 @@
 
 use super::{EditRequest, unsupported};
 use crate::error::ApiError;
-use crate::images::{Generation, Strength, Task, refusal_of};
+use crate::images::{ControlOptions, Generation, Strength, Task, refusal_of};
 
 /// diffusers 0.42.1, `StableDiffusionInstructPix2PixPipeline`.
 const DEFAULT_IMAGE_GUIDANCE: f32 = 1.5;
@@ -12,7 +12,7 @@ const DEFAULT_IMAGE_GUIDANCE: f32 = 1.5;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum EditWay {
     Instruct { image_guidance_scale: f32 },
-    Control,
+    Control(ControlOptions),
     ImageToImage { strength: Strength },
     Inpaint { strength: Strength },
 }
@@ -20,48 +20,60 @@ pub enum EditWay {
 impl EditRequest {
     /// For a model that can do `tasks`. The error names the field that it can't do anything with.
     pub fn way(&self, tasks: &[Task]) -> Result<EditWay, ApiError> {
-        let wanted = match (self.mask.is_some(), self.image_guidance_scale.is_some(), self.strength.is_some()) {
-            (true, ..) => Task::Inpaint,
-            (false, true, _) => Task::Instruct,
-            (false, false, false) if tasks.contains(&Task::Instruct) => Task::Instruct,
-            (false, false, false) if tasks.contains(&Task::Control) => Task::Control,
-            (false, false, true | false) => Task::ImageToImage,
-        };
-        let param = match wanted {
-            Task::Inpaint => "mask",
-            Task::Instruct => "image_guidance_scale",
-            Task::ImageToImage if self.strength.is_some() => "strength",
-            Task::ImageToImage | Task::Generate | Task::Control => "image",
-        };
+        let (wanted, param) = self.wanted(tasks);
         if let Some(refusal) = refusal_of(tasks, wanted) {
             return Err(unsupported(param, refusal));
         }
-        match (wanted, self.strength, self.image_guidance_scale) {
-            (Task::Instruct, None, scale) => {
-                Ok(EditWay::Instruct { image_guidance_scale: scale.unwrap_or(DEFAULT_IMAGE_GUIDANCE) })
+        self.check_nothing_is_for_another(wanted)?;
+        let Self { image_guidance_scale, strength, control, .. } = self;
+        Ok(match wanted {
+            Task::Instruct => {
+                EditWay::Instruct { image_guidance_scale: image_guidance_scale.unwrap_or(DEFAULT_IMAGE_GUIDANCE) }
             }
-            (Task::Instruct, Some(_), _) => {
-                Err(unsupported("strength", "use strength or image_guidance_scale, not both"))
+            Task::Control => EditWay::Control(control.options()),
+            Task::Inpaint => EditWay::Inpaint { strength: strength.unwrap_or(Strength::OF_INPAINTING) },
+            Task::ImageToImage | Task::Generate => {
+                EditWay::ImageToImage { strength: strength.unwrap_or(Strength::OF_IMAGE_TO_IMAGE) }
             }
-            (_, _, Some(_)) => {
-                let message = "image_guidance_scale is for models that edit by an instruction: use strength";
-                Err(unsupported("image_guidance_scale", message))
-            }
-            (Task::Control, _, None) => Ok(EditWay::Control),
-            (Task::Inpaint, strength, None) => {
-                Ok(EditWay::Inpaint { strength: strength.unwrap_or(Strength::OF_INPAINTING) })
-            }
-            (Task::ImageToImage | Task::Generate, strength, None) => {
-                Ok(EditWay::ImageToImage { strength: strength.unwrap_or(Strength::OF_IMAGE_TO_IMAGE) })
-            }
+        })
+    }
+
+    /// What the fields ask for, or where they leave it open the model is for; and the field that says it.
+    fn wanted(&self, tasks: &[Task]) -> (Task, &'static str) {
+        if self.mask.is_some() {
+            (Task::Inpaint, "mask")
+        } else if let Some(name) = self.control.named() {
+            (Task::Control, name)
+        } else if self.image_guidance_scale.is_some() {
+            (Task::Instruct, "image_guidance_scale")
+        } else if self.strength.is_some() {
+            (Task::ImageToImage, "strength")
+        } else {
+            let own = [Task::Instruct, Task::Control].into_iter().find(|task| tasks.contains(task));
+            (own.unwrap_or(Task::ImageToImage), "image")
         }
+    }
+
+    fn check_nothing_is_for_another(&self, wanted: Task) -> Result<(), ApiError> {
+        if wanted == Task::Instruct && self.strength.is_some() {
+            return Err(unsupported("strength", "use strength or image_guidance_scale, not both"));
+        }
+        if wanted == Task::Control && self.strength.is_some() {
+            return Err(unsupported("strength", "use strength or control_scale, not both"));
+        }
+        if wanted != Task::Instruct && self.image_guidance_scale.is_some() {
+            let message = "image_guidance_scale is for models that edit by an instruction: use strength, or control_scale \
+                           with models that draw as a picture steers";
+            return Err(unsupported("image_guidance_scale", message));
+        }
+        if wanted == Task::Control { Ok(()) } else { self.control.refuse() }
     }
 }
 
 impl EditWay {
     pub fn strength(self) -> Option<Strength> {
         match self {
-            Self::Instruct { .. } | Self::Control => None,
+            Self::Instruct { .. } | Self::Control(_) => None,
             Self::ImageToImage { strength } | Self::Inpaint { strength } => Some(strength),
         }
     }
