@@ -4,7 +4,7 @@
 use easel_checkpoints::Files;
 use tch::Tensor;
 
-use super::{Conditioning, Fit, check_fit};
+use super::{Conditioning, Fit, check_fit, together};
 use crate::pipeline::LoadError;
 use crate::torch::controlnet::ControlNetModel;
 use crate::torch::device::Placement;
@@ -31,12 +31,15 @@ pub(super) struct DenoiserKind {
 impl Denoiser {
     pub(super) fn load(checkpoint: &Files, placement: Placement, kind: DenoiserKind) -> Result<Self, LoadError> {
         let DenoiserKind { adds, steered } = kind;
-        let controlnet = steered.then(|| ControlNetModel::load(checkpoint, placement, adds)).transpose()?;
-        let unet = if adds {
-            UNet2DConditionModel::load_with_added_conditions(checkpoint, placement)?
-        } else {
-            UNet2DConditionModel::load(checkpoint, placement)?
+        let controlnet = || steered.then(|| ControlNetModel::load(checkpoint, placement, adds)).transpose();
+        let unet = || {
+            if adds {
+                UNet2DConditionModel::load_with_added_conditions(checkpoint, placement)
+            } else {
+                UNet2DConditionModel::load(checkpoint, placement)
+            }
         };
+        let (controlnet, unet) = together(controlnet, unet)?;
         Ok(Self { unet, controlnet })
     }
 
