@@ -111,6 +111,7 @@ pub(crate) fn report(term: u64, sequence: u64, models: &[(&str, ModelState)]) ->
         load_times: engine::LoadTimes::default(),
         awaited: 0,
         step_times: Vec::new(),
+        adapters: Vec::new(),
     };
     Report {
         generation: Generation { term, sequence },

@@ -56,6 +56,7 @@ pub fn desired(id: &ModelId, model: &ImageModel, access: Option<&Access>) -> Res
         limits: limits(&model.spec.limits),
         // The plan seats models on devices; which of them may wait in a lower tier it does not say yet.
         tier: Tier::Device,
+        adapters: Vec::new(),
     }))
 }
 

@@ -49,6 +49,19 @@ pub struct DesiredModel {
     /// The tier that it must not fall below. A request brings it to the device from any.
     #[serde(default)]
     pub tier: Tier,
+    /// What requests may name to change the model for a picture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<DesiredAdapter>,
+}
+
+/// A `LoRA` of a model: a folder with one safetensors file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DesiredAdapter {
+    /// Once in a model.
+    pub name: String,
+    pub checkpoint: Checkpoint,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
 }
 
 /// Where a checkpoint is, the nearest to computing last.
@@ -275,6 +288,34 @@ pub struct ModelReport {
     /// The shapes that were stepped last, at most [`MAX_STEP_TIMES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_times: Vec<StepTime>,
+    /// Of the desired checkpoint. They have no part in whether the model is ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterReport {
+    pub name: String,
+    pub digest: String,
+    pub state: AdapterState,
+}
+
+/// Where an adapter is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum AdapterState {
+    /// On its way from the store.
+    Fetching,
+    /// The first request that names it has it read into memory.
+    OnDisk,
+    /// Of the device.
+    InMemory {
+        bytes: u64,
+    },
+    Refused {
+        reason: RefusalReason,
+        message: String,
+    },
 }
 
 /// What one checkpoint takes now, in each tier.

@@ -1,6 +1,7 @@
 //! OpenAI's Images API: what clients send, what it means for one model, what they get back.
 //! Parses at the edge: a [`Generation`] is always drawable within the model's limits.
 
+mod adapters;
 mod control;
 mod edits;
 mod output;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::ImageSize;
 use crate::engine::{ModelDefaults, ModelLimits};
 use crate::error::ApiError;
+pub use adapters::{AdapterChoice, MAX_ADAPTER_WEIGHT, MAX_ADAPTERS, unknown_adapter};
 pub use control::{ControlFields, ControlOptions};
 pub use edits::{
     EDITS_PATH, EditRequest, EditWay, MAX_EDIT_BODY, MAX_FORWARDED_EDIT_BODY, MAX_PICTURE_PIXELS, PictureFile,
@@ -78,6 +80,8 @@ pub struct GenerationRequest {
     pub negative_prompt: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<SamplerKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<Vec<AdapterChoice>>,
 }
 
 /// How many steps are worth it, when `steps` does not say: half, the model's default, twice.
@@ -117,6 +121,7 @@ pub struct Generation {
     pub sampler: SamplerKind,
     /// Picture `i` of `n` is drawn from `seed + i`; absent: the server picks one and says which.
     pub seed: Option<u64>,
+    pub adapters: Vec<AdapterChoice>,
 }
 
 impl GenerationRequest {
@@ -148,6 +153,7 @@ impl GenerationRequest {
         in_range("steps", self.steps, 1, 1000)?;
         check_guidance("guidance_scale", self.guidance_scale)?;
         parse_size(self.size.as_deref())?;
+        adapters::check(self.adapters.as_deref().unwrap_or_default())?;
         self.output()?;
         self.check_supported()
     }
@@ -173,6 +179,11 @@ impl GenerationRequest {
             return unsupported("response_format", "only b64_json is supported; pictures come in the response");
         }
         Ok(())
+    }
+
+    /// Checks the adapters that are named against those that a model has.
+    pub fn check_adapters(&self, known: &[impl AsRef<str>]) -> Result<(), ApiError> {
+        adapters::check_known(self.adapters.as_deref().unwrap_or_default(), known)
     }
 
     /// What this request means for one model.
@@ -203,6 +214,7 @@ impl GenerationRequest {
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),
             sampler: self.sampler.unwrap_or(defaults.sampler),
             seed: self.seed,
+            adapters: self.adapters.clone().unwrap_or_default(),
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Which files a checkpoint may be made of: data in the diffusers layout, and nothing that runs when it is read.
+//! Which files a checkpoint may be made of: data in the diffusers layout, or one file of an adapter, and nothing that runs
+//! when it is read.
 //! Knows names only; whether the bytes are what the name says is for who reads them.
 
 use std::collections::BTreeSet;
@@ -34,18 +35,28 @@ const PICKLES: [&str; 14] =
 
 /// Of every file's path, in any order. `source` says in messages where they are.
 pub(crate) fn check<'a>(paths: impl Iterator<Item = &'a [u8]>, source: &str) -> Result<(), Refusal> {
-    let mut index = false;
-    for path in paths {
-        index |= path == b"model_index.json";
+    let paths: Vec<_> = paths.collect();
+    for path in &paths {
         check_kind(path, source)?;
     }
-    if index {
+    if paths.contains(&&b"model_index.json"[..]) || is_adapter(paths.iter().copied()) {
         return Ok(());
     }
     let message = format!(
-        "'{source}' has no model_index.json, so it is not in the diffusers layout; save it with save_pretrained()"
+        "'{source}' has no model_index.json, so it is not in the diffusers layout, and is no adapter, which is one \
+         safetensors file; save it with save_pretrained() or save_lora_weights()"
     );
     Err(Refusal::new(RefusalReason::Unsupported, message))
+}
+
+/// One safetensors file, at the top, without a pipeline beside it.
+pub(crate) fn is_adapter<'a>(paths: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut weights, mut index) = (Vec::new(), false);
+    for path in paths {
+        index |= path == b"model_index.json";
+        weights.extend(Some(path).filter(|path| extension(path) == "safetensors"));
+    }
+    matches!(weights[..], [only] if !only.contains(&b'/')) && !index
 }
 
 fn check_kind(path: &[u8], source: &str) -> Result<(), Refusal> {
@@ -148,6 +159,16 @@ mod tests {
     #[test]
     fn a_folder_without_an_index_is_unsupported() {
         assert_eq!(reason(&["unet/a.safetensors"]), Some(RefusalReason::Unsupported));
+    }
+
+    #[test]
+    fn an_adapter_is_one_safetensors_file_with_texts_beside_it() {
+        assert_eq!(reason(&["a.safetensors", "README.md", "pictures/a.png"]), None);
+        for no_adapter in [&["a.safetensors", "b.safetensors"][..], &["a/b.safetensors"], &["README.md"]] {
+            assert_eq!(reason(no_adapter), Some(RefusalReason::Unsupported), "{no_adapter:?}");
+        }
+        assert_eq!(reason(&["a.safetensors", "a.bin"]), Some(RefusalReason::UnsafeFormat));
+        assert!(!is_adapter([&b"model_index.json"[..], b"a.safetensors"].into_iter()));
     }
 
     #[test]

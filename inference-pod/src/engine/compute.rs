@@ -1,13 +1,15 @@
 //! The engine thread: hears commands between steps, computes the scheduler's next batch, answers.
 //! The only place where scheduler, residents and drawings meet; all three are owned here.
 
+mod adapters;
 mod admission;
 
 use std::time::{Duration, Instant};
 
-use easel_api::engine::Report;
+use easel_api::engine::{ModelReport, Report};
 use tokio::sync::{mpsc, watch};
 
+use super::adapters::Adapters;
 use super::drawing::Drawings;
 use super::load::{Loading, default_picture};
 use super::metrics::ModelLabel;
@@ -20,6 +22,7 @@ pub(super) struct Engine<P: Pipeline> {
     inbox: mpsc::Receiver<Command>,
     publish: watch::Sender<Snapshot>,
     loading: Loading<P>,
+    adapters: Adapters<P>,
     metrics: EngineMetrics,
     scheduler: Scheduler,
     residents: Residents<P>,
@@ -28,6 +31,7 @@ pub(super) struct Engine<P: Pipeline> {
     /// For predictions.
     times: StepTimes,
     max_batch: usize,
+    max_waiting: usize,
     /// Working memory counts beside weights.
     counts_activations: bool,
     /// Something waits that can't be stepped now.
@@ -41,12 +45,14 @@ impl<P: Pipeline> Engine<P> {
         inbox: mpsc::Receiver<Command>,
         publish: watch::Sender<Snapshot>,
         loading: Loading<P>,
+        adapters: Adapters<P>,
         metrics: EngineMetrics,
     ) -> Self {
         Self {
             inbox,
             publish,
             loading,
+            adapters,
             metrics,
             scheduler: Scheduler::new(flags.limits(), flags.profile()),
             residents: Residents::new(flags.memory_bytes),
@@ -54,6 +60,7 @@ impl<P: Pipeline> Engine<P> {
             next_request: 0,
             times: StepTimes::default(),
             max_batch: flags.max_batch as usize,
+            max_waiting: flags.queue_limit as usize,
             counts_activations: flags.activation_kib > 0,
             stuck: false,
             closed: false,
@@ -64,6 +71,7 @@ impl<P: Pipeline> Engine<P> {
     pub(super) fn run(mut self) {
         while !self.closed {
             self.hear();
+            self.unpark();
             self.drop_lost();
             let batch = self.scheduler.next_batch(Instant::now());
             self.stuck = batch.is_none();
@@ -100,9 +108,13 @@ impl<P: Pipeline> Engine<P> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Draw(request, reply) => self.admit(&request, reply),
+            Command::Draw(request, reply) => self.admit(request, reply),
             Command::Hold(residency, reply) => {
+                let models = residency.models.clone();
                 let result = self.residents.apply(residency);
+                if result.is_ok() {
+                    self.adapters.apply(&models);
+                }
                 self.publish(); // before the answer: whoever has it sees a report that is as new
                 let _ = reply.send(result.map(|()| self.report()));
             }
@@ -112,8 +124,9 @@ impl<P: Pipeline> Engine<P> {
                     tracing::info!(request = id.0, name = &*name, "request cancelled");
                     self.fail(*id, DrawError::Cancelled);
                 }
+                let parked = self.cancel_parked(&name);
                 self.publish(); // as above
-                let _ = reply.send(named.len());
+                let _ = reply.send(named.len() + parked);
             }
             Command::LoaderSpoke => {}
         }
@@ -226,13 +239,16 @@ impl<P: Pipeline> Engine<P> {
             scheduler.memory_mut().forget(|pipeline| !residents.is_loaded(pipeline));
         }
         let now = Instant::now();
+        self.tidy_adapters(now);
+        let Self { residents, scheduler, adapters, .. } = self;
         while let Some(order) = residents.next_fetch(now) {
             self.loading.fetching.start(order);
         }
         let order = residents.next_order(now, reserved);
         // While something can be stepped, every step looks at the deadlines.
         let deadline = scheduler.next_deadline().filter(|_| self.stuck);
-        self.loading.alarm.set(residents.next_retry().into_iter().chain(deadline).min());
+        let others = [residents.next_retry(), adapters.next_retry(), adapters.next_deadline()];
+        self.loading.alarm.set(others.into_iter().flatten().chain(deadline).min());
         if let Some(order) = order
             && self.loading.orders.try_send(order).is_err()
         {
@@ -253,8 +269,8 @@ impl<P: Pipeline> Engine<P> {
         let previous = self.publish.borrow();
         Report {
             generation: self.residents.generation(),
-            models: self.residents.reports(&self.times),
-            waiting: self.scheduler.waiting() as u32,
+            models: self.model_reports(),
+            waiting: (self.scheduler.waiting() + self.adapters.waiting()) as u32,
             running: self.scheduler.running() as u32,
             left_ms: self.predicted_wait().as_millis() as u64,
             running_left_ms: duration(&self.scheduler.work_running(), &self.times).as_millis() as u64,
@@ -263,6 +279,14 @@ impl<P: Pipeline> Engine<P> {
             device: previous.report.device.clone(),
             memory: self.residents.memory(self.reserved_bytes()),
         }
+    }
+
+    fn model_reports(&self) -> Vec<ModelReport> {
+        let mut reports = self.residents.reports(&self.times);
+        for report in &mut reports {
+            report.adapters = self.adapters.reports(&report.id, self.residents.serving(&report.id));
+        }
+        reports
     }
 
     fn publish(&self) {

@@ -1,7 +1,7 @@
 //! The requests that are being drawn: their jobs, their pictures so far, and who waits for them.
 //! Calls the pipeline and fences its panics; does not decide what steps next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::{DrawError, DrawRequest, Drawn, Preview, PreviewSender, Timings};
-use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError};
+use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
 use crate::scheduler::{JobId, RequestId};
 
 type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
@@ -61,14 +61,28 @@ impl<J> Drawings<J> {
         Self { requests: BTreeMap::new(), jobs: BTreeMap::new() }
     }
 
-    pub(super) fn add(&mut self, id: RequestId, request: &DrawRequest, jobs: Vec<JobId>, told: Told, reply: Reply) {
-        for (picture, job) in pictures(request).zip(&jobs) {
+    pub(super) fn add(
+        &mut self,
+        id: RequestId,
+        (request, worn): (&DrawRequest, &[WornAdapter]),
+        jobs: Vec<JobId>,
+        told: Told,
+        reply: Reply,
+    ) {
+        for (picture, job) in pictures(request, worn).zip(&jobs) {
             self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting, taken: 0 });
         }
         let (name, arrival, timings) = (request.sender.id.clone(), request.arrival, Timings::default());
         let previews = request.previews.clone();
         let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs, previews };
         self.requests.insert(id, drawing);
+    }
+
+    /// Digests of all adapters that are drawn with.
+    pub(super) fn worn(&self) -> Vec<String> {
+        let worn = self.jobs.values().flat_map(|job| &job.picture.adapters);
+        let worn: BTreeSet<&str> = worn.map(|adapter| adapter.digest.as_str()).collect();
+        worn.into_iter().map(ToOwned::to_owned).collect()
     }
 
     /// Requests whose caller has left.
@@ -199,9 +213,9 @@ impl<J> Drawings<J> {
 }
 
 /// A request for `n` pictures, as `n` pictures with seeds counted up.
-pub(super) fn pictures(request: &DrawRequest) -> impl Iterator<Item = PictureRequest> {
+pub(super) fn pictures(request: &DrawRequest, worn: &[WornAdapter]) -> impl Iterator<Item = PictureRequest> {
     let generation = &request.generation;
-    (0..generation.n).map(|i| PictureRequest {
+    (0..generation.n).map(move |i| PictureRequest {
         prompt: generation.prompt.clone(),
         negative_prompt: generation.negative_prompt.clone(),
         seed: request.seed.wrapping_add(i.into()),
@@ -210,7 +224,7 @@ pub(super) fn pictures(request: &DrawRequest) -> impl Iterator<Item = PictureReq
         size: generation.size,
         sampler: generation.sampler,
         edit: request.edit.clone(),
-        adapters: Vec::new(),
+        adapters: worn.to_vec(),
     })
 }
 

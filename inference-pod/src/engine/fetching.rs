@@ -66,7 +66,7 @@ impl<P: Send + 'static> Fetching<P> {
     }
 }
 
-fn count(metrics: &EngineMetrics, receipt: &Receipt, took: Duration) {
+pub(super) fn count(metrics: &EngineMetrics, receipt: &Receipt, took: Duration) {
     let Receipt { hit, evicted, cache_bytes } = *receipt;
     if hit {
         metrics.cache_hits.inc();

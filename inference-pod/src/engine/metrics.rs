@@ -46,6 +46,9 @@ pub struct EngineMetrics {
     pub(super) cache_misses: Counter,
     pub(super) cache_evictions: Counter,
     pub(super) cache_bytes: Gauge,
+    pub(super) adapter_load_seconds: Histogram,
+    pub(super) adapter_evictions: Counter,
+    pub(super) adapter_bytes: Gauge,
 }
 
 impl EngineMetrics {
@@ -72,8 +75,13 @@ impl EngineMetrics {
             cache_misses: Counter::default(),
             cache_evictions: Counter::default(),
             cache_bytes: Gauge::default(),
+            // 1 ms to half a minute: files of a few MB to a few hundred.
+            adapter_load_seconds: Histogram::new((0..16).map(|i| 0.001 * f64::from(1 << i))),
+            adapter_evictions: Counter::default(),
+            adapter_bytes: Gauge::default(),
         };
         metrics.register_cache(registry);
+        metrics.register_adapters(registry);
         metrics.register_steps(registry);
         let Self { waiting, running, load_seconds, verify_seconds, model_ready, .. } = metrics.clone();
         registry.register("waiting", "Pictures that wait for their first step", waiting);
@@ -109,6 +117,14 @@ impl EngineMetrics {
             shapes.insert(shape.clone());
         }
         if shapes.contains(&shape) { shape } else { "other".into() }
+    }
+
+    fn register_adapters(&self, registry: &mut Registry) {
+        let Self { adapter_load_seconds, adapter_evictions, adapter_bytes, .. } = self.clone();
+        let load = "Reading and verifying an adapter";
+        registry.register_with_unit("adapter_load", load, Unit::Seconds, adapter_load_seconds);
+        registry.register("adapter_evictions", "Adapters that left memory for others", adapter_evictions);
+        registry.register_with_unit("adapter", "What adapters take in memory", Unit::Bytes, adapter_bytes);
     }
 
     fn register_cache(&self, registry: &mut Registry) {

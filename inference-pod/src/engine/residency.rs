@@ -47,6 +47,8 @@ const MAX_FETCHES: usize = 2;
 pub(super) struct Residents<P> {
     /// 0: no limit.
     limit_bytes: u64,
+    /// What adapters take beside the models.
+    beside_bytes: u64,
     accepted: Option<Residency>,
     /// In the order of the residency, which is the order of loading.
     slots: Vec<Slot>,
@@ -62,7 +64,17 @@ pub(super) struct Residents<P> {
 impl<P: Pipeline> Residents<P> {
     pub(super) fn new(limit_bytes: u64) -> Self {
         let (slots, loaded, fetches) = (Vec::new(), BTreeMap::new(), Vec::new());
-        Self { limit_bytes, accepted: None, slots, loaded, in_flight: None, room: Room::default(), fetches, next: 0 }
+        Self {
+            limit_bytes,
+            beside_bytes: 0,
+            accepted: None,
+            slots,
+            loaded,
+            in_flight: None,
+            room: Room::default(),
+            fetches,
+            next: 0,
+        }
     }
 
     /// Replaces the desired models. The same residency again changes nothing; refused models are tried again by any
@@ -302,8 +314,19 @@ impl<P: Pipeline> Residents<P> {
         self.loaded.len() < before
     }
 
+    /// Of adapters, which are not resident by themselves.
+    pub(super) fn set_beside(&mut self, bytes: u64) {
+        self.beside_bytes = bytes;
+    }
+
+    /// Whether there is a limit and a checkpoint to be loaded next.
+    pub(super) fn wants_room(&self, now: Instant) -> bool {
+        let loads = |slot: &Slot| matches!(slot.next, Next::Load(_)) || (!slot.is_remote() && slot.begins(now));
+        self.limit_bytes > 0 && self.slots.iter().any(loads)
+    }
+
     fn used_bytes(&self) -> u64 {
-        self.loaded.values().map(|loaded| loaded.pipeline.memory_bytes()).sum()
+        self.beside_bytes + self.loaded.values().map(|loaded| loaded.pipeline.memory_bytes()).sum::<u64>()
     }
 
     /// What there is for pictures on their way.
@@ -373,6 +396,7 @@ impl<P: Pipeline> Residents<P> {
                 },
                 awaited: 0,
                 step_times: if loaded.is_some() { step_times.clone() } else { Vec::new() },
+                adapters: Vec::new(),
             };
             let desired = &slot.desired.checkpoint;
             match loaded {
@@ -389,7 +413,8 @@ impl<P: Pipeline> Residents<P> {
     pub(super) fn served(&self) -> BTreeMap<ModelId, Served> {
         let served = |slot: &Slot| {
             let loaded = self.loaded.get(&slot.serving?)?;
-            let DesiredModel { id, checkpoint: _, access: _, defaults, limits, tier: _ } = slot.desired.clone();
+            let DesiredModel { id, checkpoint: _, access: _, defaults, limits, tier: _, adapters: _ } =
+                slot.desired.clone();
             let tasks = loaded.pipeline.tasks().to_vec();
             Some((id, Served { defaults, limits, tasks, digest: loaded.checkpoint.digest.clone() }))
         };

@@ -143,6 +143,7 @@ fn desired(folder: &Path) -> DesiredModel {
         },
         limits: ModelLimits { max_steps: 10, max_pixels: 1 << 20, max_images: 10 },
         tier: Tier::Device,
+        adapters: Vec::new(),
     }
 }
 
@@ -150,7 +151,14 @@ async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let model = desired(&folder.path().join("model"));
     let (permits, take) = channel();
-    let flags = EngineFlags { max_batch: 4, queue_limit: 8, patience_seconds: 30, memory_bytes: 0, activation_kib: 0 };
+    let flags = EngineFlags {
+        max_batch: 4,
+        queue_limit: 8,
+        patience_seconds: 30,
+        memory_bytes: 0,
+        activation_kib: 0,
+        adapter_bytes: 25,
+    };
     let metrics = EngineMetrics::register(&mut Registry::default());
     let fetcher = Fetcher::new(Settings {
         cache_dir: folder.path().join("cache"),
@@ -200,6 +208,7 @@ impl World {
             guidance_scale: defaults.guidance_scale,
             sampler: defaults.sampler,
             seed: None,
+            adapters: Vec::new(),
         };
         let (model, arrival) = (self.model.id.clone(), Instant::now());
         let sender = crate::engine::Sender { id: id.map(Into::into), ..Default::default() };

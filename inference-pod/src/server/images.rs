@@ -236,6 +236,16 @@ fn refuse(model: &ModelId, error: DrawError) -> ApiError {
             ApiError { param: None, ..ApiError::invalid("prompt", "unsupported_value", message) }
         }
         DrawError::TooLarge(message) => ApiError::invalid("size", "size_does_not_fit", message),
+        // The gateway knows what the model has: this pod was not told yet, and another one may have been.
+        DrawError::NoAdapter(message) => ApiError {
+            code: Some("adapter_not_resident".into()),
+            param: Some("adapters".into()),
+            message,
+            ..ApiError::model_not_found(model.as_str())
+        },
+        DrawError::AdapterFailed(message) => {
+            ApiError { status: 422, ..ApiError::invalid("adapters", "adapter_unusable", message) }
+        }
         DrawError::Cancelled => cancelled(&error),
         DrawError::Failed => ApiError::internal("the model failed to draw this; the pod's log says why"),
         DrawError::Stopped => ApiError::unavailable("engine_stopped", error.to_string(), RETRY_WHEN_DRAINING),

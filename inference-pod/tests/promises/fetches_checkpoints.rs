@@ -10,7 +10,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use base64::Engine as _;
-use easel_api::engine::{Access, Checkpoint, DesiredModel, ModelState, RefusalReason, Report, Secret, Source};
+use easel_api::engine::{
+    Access, AdapterState, Checkpoint, DesiredAdapter, DesiredModel, ModelState, RefusalReason, Report, Secret, Source,
+};
 use easel_checkpoints::digest::Digest;
 use hyper::StatusCode as Status;
 use serde_json::json;
@@ -49,7 +51,10 @@ impl Registry {
 
     fn push(&self, class: &str) -> Checkpoint {
         let index = json!({"_class_name": class}).to_string().into_bytes();
-        let files = [("model_index.json", index), ("unet/diffusion_pytorch_model.safetensors", vec![7; 1000])];
+        self.push_files(&[("model_index.json", index), ("unet/diffusion_pytorch_model.safetensors", vec![7; 1000])])
+    }
+
+    fn push_files(&self, files: &[(&str, Vec<u8>)]) -> Checkpoint {
         let layers: Vec<_> = files
             .iter()
             .map(|(path, bytes)| {
@@ -134,6 +139,30 @@ async fn a_model_in_a_registry_is_fetched_and_draws() {
     assert_eq!((answer.status, answer.header("x-easel-model-digest")), (Status::OK, &*model.checkpoint.digest));
     let metrics = world.metrics().await;
     assert!(metrics.contains("easel_inference_cache_misses_total 1"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_adapter_in_a_registry_is_fetched_beside_the_model_and_drawn_with() {
+    let (world, registry) = world().await;
+    registry.set(|registry| registry.password = Some("right".into()));
+    let checkpoint = registry.push_files(&[("pytorch_lora_weights.safetensors", vec![1; 10])]);
+    let named = |password| DesiredAdapter {
+        name: "ink".into(),
+        checkpoint: checkpoint.clone(),
+        access: Some(access(password)),
+    };
+    let model = DesiredModel { access: Some(access("right")), ..desired(MODEL, registry.push("a")) };
+    let state = |report: &Report| report.models[0].adapters[0].state.clone();
+    world.operator.hold(1, vec![DesiredModel { adapters: vec![named("wrong")], ..model.clone() }]).await;
+    let refused = |report: &Report| {
+        matches!(state(report), AdapterState::Refused { reason: RefusalReason::Unauthorized, message: _ })
+    };
+    world.operator.report_until(|report| is_ready(report, MODEL) && refused(report)).await;
+    world.operator.hold(2, vec![DesiredModel { adapters: vec![named("right")], ..model }]).await;
+    world.operator.report_until(|report| state(report) == AdapterState::OnDisk).await;
+    let answer = world.gateway.generate(json!({"adapters": [{"name": "ink"}]})).await;
+    assert_eq!(answer.status, Status::OK, "{}", answer.body);
+    world.operator.report_until(|report| state(report) == AdapterState::InMemory { bytes: 10 }).await;
 }
 
 #[tokio::test]

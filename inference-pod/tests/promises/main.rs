@@ -21,4 +21,5 @@ mod steers_by_a_picture;
 mod streams_pictures;
 mod support;
 mod takes_requests_in_order;
+mod wears_adapters;
 mod writes_the_file_that_is_asked_for;

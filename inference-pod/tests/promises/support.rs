@@ -334,7 +334,8 @@ pub(crate) fn desired(id: &str, checkpoint: Checkpoint) -> DesiredModel {
     let defaults =
         ModelDefaults { steps: 4, guidance_scale: 5.0, size: "64x64".parse().unwrap(), sampler: SamplerKind::Ddim };
     let limits = ModelLimits { max_steps: 1000, max_pixels: 512 * 512, max_images: 8 };
-    DesiredModel { id: ModelId(id.into()), checkpoint, access: None, defaults, limits, tier: Tier::Device }
+    let (access, tier, adapters) = (None, Tier::Device, Vec::new());
+    DesiredModel { id: ModelId(id.into()), checkpoint, access, defaults, limits, tier, adapters }
 }
 
 pub(crate) fn is_ready(report: &Report, id: &str) -> bool {

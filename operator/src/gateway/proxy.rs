@@ -193,7 +193,7 @@ fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Fault {
     match (status.as_u16(), code) {
         (503, "draining") => Fault::Draining,
         (429 | 503, _) => Fault::Busy,
-        (404, "model_not_resident" | "model_not_found") => Fault::NotResident,
+        (404, "model_not_resident" | "model_not_found" | "adapter_not_resident") => Fault::NotResident,
         (504, _) => Fault::Late,
         (409, "request_cancelled") | (400 | 413 | 415 | 422, _) => match envelope {
             Some(envelope) => Fault::Refused(pass_on(status, envelope, retry_after)),

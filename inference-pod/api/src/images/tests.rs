@@ -28,6 +28,7 @@ fn a_prompt_alone_takes_the_models_defaults() {
         guidance_scale: 4.0,
         sampler: SamplerKind::Ddim,
         seed: None,
+        adapters: Vec::new(),
     };
     assert_eq!(generation, expected);
 }

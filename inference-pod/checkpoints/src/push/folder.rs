@@ -1,5 +1,5 @@
 //! Decides whether a folder may be pushed, before a byte leaves: what a pod would refuse is refused here.
-//! Knows the diffusers layout from outside; does not know registries.
+//! Knows the diffusers layout and adapters from outside; does not know registries.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::layout;
 use crate::push::safetensors;
 use crate::refusal::Refusal;
 
-/// A folder in the diffusers layout, of safetensors, JSON and text.
+/// A folder in the diffusers layout, or of an adapter: safetensors, JSON and text.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
@@ -67,7 +67,9 @@ impl Folder {
         let files = listing.files().map(|(path, bytes)| name(path).map(|path| (path, bytes)));
         let files = files.collect::<Result<Vec<_>, _>>()?;
         let folder = Self { root: root.to_owned(), files };
-        folder.check_index()?;
+        if !layout::is_adapter(folder.files.iter().map(|(path, _)| path.as_bytes())) {
+            folder.check_index()?;
+        }
         folder.check_weights()?;
         Ok(folder)
     }

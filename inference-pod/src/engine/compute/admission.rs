@@ -10,24 +10,33 @@ use super::Engine;
 use crate::engine::drawing::{Told, pictures};
 use crate::engine::residency::Loaded;
 use crate::engine::{DrawError, DrawRequest, Drawn};
-use crate::pipeline::{PictureRequest, Pipeline};
+use crate::pipeline::{PictureRequest, Pipeline, WornAdapter};
 use crate::scheduler::{JobId, NewRequest, PipelineId, RequestId, Unadmitted};
 
 impl<P: Pipeline> Engine<P> {
-    pub(super) fn admit(&mut self, request: &DrawRequest, reply: oneshot::Sender<Result<Drawn, DrawError>>) {
-        self.measure_room();
-        match self.place(request) {
-            Ok((id, jobs, told)) => self.drawings.add(id, request, jobs, told, reply),
+    /// A request and what it wears, which is in memory.
+    pub(super) fn place(
+        &mut self,
+        request: &DrawRequest,
+        worn: &[WornAdapter],
+        reply: oneshot::Sender<Result<Drawn, DrawError>>,
+    ) {
+        match self.admitted(request, worn) {
+            Ok((id, jobs, told)) => self.drawings.add(id, (request, worn), jobs, told, reply),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
         }
     }
 
-    fn place(&mut self, request: &DrawRequest) -> Result<(RequestId, Vec<JobId>, Told), DrawError> {
+    fn admitted(
+        &mut self,
+        request: &DrawRequest,
+        worn: &[WornAdapter],
+    ) -> Result<(RequestId, Vec<JobId>, Told), DrawError> {
         let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
         let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
-        let picture = pictures(request).next().ok_or(DrawError::Failed)?;
+        let picture = pictures(request, worn).next().ok_or(DrawError::Failed)?;
         fits(loaded.pipeline.tasks(), &picture)?;
         let key = loaded.pipeline.batch_key(&picture);
         let told = told(loaded, request, &picture);
@@ -45,7 +54,10 @@ impl<P: Pipeline> Engine<P> {
             deadline: request.deadline,
         };
         match self.scheduler.admit(&new, request.arrival.min(Instant::now())) {
-            Ok(jobs) => Ok((id, jobs, told)),
+            Ok(jobs) => {
+                self.adapters.is_worn(pipeline, worn);
+                Ok((id, jobs, told))
+            }
             Err(unadmitted) => Err(self.refusal(unadmitted, pipeline, &picture)),
         }
     }

@@ -46,7 +46,7 @@ pub(super) struct InFlight {
 
 impl InFlight {
     pub(super) fn new(ticket: u64, desired: &DesiredModel) -> Self {
-        let DesiredModel { id, checkpoint, access, defaults: _, limits: _, tier: _ } = desired.clone();
+        let DesiredModel { id, checkpoint, access, defaults: _, limits: _, tier: _, adapters: _ } = desired.clone();
         Self { ticket, model: id, checkpoint, access, unwanted: CancellationToken::new() }
     }
 

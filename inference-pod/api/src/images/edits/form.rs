@@ -1,5 +1,5 @@
 //! Reads a body into the fields that JSON has, and of `multipart/form-data` the files.
-//! Knows which fields are numbers, for a form has only text; checks nothing else.
+//! Knows which fields are no text, for a form has nothing else (adapters are written as JSON); checks nothing else.
 
 use std::convert::Infallible;
 
@@ -108,6 +108,7 @@ fn typed(name: &str, bytes: &Bytes) -> Result<Value, ApiError> {
     let is_typed = |value: &Value| match name {
         name if NUMBERS.contains(&name) => value.is_number(),
         name if TRUTHS.contains(&name) => value.is_boolean(),
+        "adapters" => value.is_array(), // as JSON
         _ => false,
     };
     let value = serde_json::from_str(text.trim()).ok().filter(is_typed);

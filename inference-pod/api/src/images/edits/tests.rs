@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ImageSize;
-use crate::images::{ControlOptions, SamplerKind, Task};
+use crate::images::{AdapterChoice, ControlOptions, SamplerKind, Task};
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n rest";
 
@@ -80,8 +80,18 @@ fn an_edit_is_resolved_as_a_generation_is() {
 }
 
 #[test]
+fn a_form_has_adapters_as_json_and_a_pod_reads_them_back() {
+    let read = form(&[("image", PNG), ("prompt", b"a"), ("adapters", br#"[{"name": "ink", "weight": 0.5}]"#)]).unwrap();
+    let chosen = vec![AdapterChoice { name: "ink".into(), weight: 0.5 }];
+    assert_eq!(read.generation.adapters.as_ref(), Some(&chosen));
+    let forwarded = now(EditRequest::read("application/json", read.to_json().unwrap().into())).unwrap();
+    assert_eq!(forwarded.generation.adapters, Some(chosen));
+}
+
+#[test]
 fn every_broken_rule_of_a_form_is_a_400_that_names_its_field() {
-    let cases: [(&[Part], &str); 17] = [
+    let cases: [(&[Part], &str); 18] = [
+        (&[("image", PNG), ("prompt", b"a"), ("adapters", b"ink")], "adapters"),
         (&[("prompt", b"a")], "image"),
         (&[("image", b"GIF89a"), ("prompt", b"a")], "image"),
         (&[("image", b""), ("prompt", b"a")], "image"),
