@@ -14,6 +14,8 @@ pub enum ConditionType {
     Placed,
     /// ImageModel: at least one replica answers.
     Serving,
+    /// ImageModel: every replica has the model's adapters on disk or in memory. No part of `Ready`.
+    AdaptersReady,
 }
 
 /// Reasons. One may be used with true, false or unknown.
@@ -51,6 +53,8 @@ pub enum Reason {
     Serving,
     Starting,
     NoReadyReplica,
+    // AdaptersReady
+    Available,
     // GpuPool
     PoolReady,
     InUse,

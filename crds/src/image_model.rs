@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::Quantity;
+use crate::{Adapter, Quantity};
 
 /// A checkpoint that shall be served.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -49,6 +49,11 @@ use crate::Quantity;
 )]
 pub struct ImageModelSpec {
     pub checkpoint: Checkpoint,
+    /// What requests may name to change the model for a picture. Each is fetched beside the checkpoint, and has no part in
+    /// whether the model is ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 16, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub adapters: Vec<Adapter>,
     /// Memory that the loaded model and one request at its limits need on the device. Bytes.
     #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("memory must be more than 0 bytes, such as 512Mi"))]
     pub memory: Quantity,

@@ -4,6 +4,7 @@
 // The derive of kube puts each spec into a private module of its own as well.
 #![allow(unreachable_pub)]
 
+mod adapter;
 pub mod condition;
 pub mod gpu_pool;
 pub mod image_model;
@@ -15,6 +16,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
+pub use adapter::Adapter;
 pub use gpu_pool::{
     Cache, CapacityType, GpuPool, GpuPoolSpec, GpuPoolStatus, PoolLimits, Precision, Price, Verification,
 };

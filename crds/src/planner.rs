@@ -81,7 +81,7 @@ impl TryFrom<&ImageModel> for Model {
     type Error = Invalid;
 
     fn try_from(model: &ImageModel) -> Result<Self, Invalid> {
-        let ImageModelSpec { checkpoint: _, memory, defaults, limits: _, placement, pools, replicas, slo } =
+        let ImageModelSpec { checkpoint: _, adapters: _, memory, defaults, limits: _, placement, pools, replicas, slo } =
             &model.spec;
         Ok(Self {
             // A tag that was never resolved has no digest: the model has its place, and no pod is told of it.

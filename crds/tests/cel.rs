@@ -204,6 +204,40 @@ fn what_does_not_belong_to_a_scheme_is_refused() {
 }
 
 #[test]
+fn every_rule_of_an_adapter_refuses_with_its_sentence() {
+    let place = "the uri of an adapter must start with oci:// (REGISTRY/REPOSITORY), s3:// (BUCKET/PREFIX) or file:/// \
+                 (a folder of the inference image)";
+    let reference = "an oci uri is REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], such as \
+                     oci://registry.example/adapters/ink@sha256:…";
+    let once = "an adapter must be pinned once: in digest, or as @sha256:… in an oci uri";
+    let plain = "plainHttp is for oci:// adapters; write http:// in the endpoint of an s3:// one";
+    let beside = "the signatures of an oci:// adapter lie beside it in the registry; push them there";
+    let secret = "secretRef is for oci:// and s3:// adapters, which the pod fetches itself";
+    let (oci, s3, file) = ("oci://r.example/ink", "s3://bucket/ink", "file:///models/ink");
+    let pinned = format!("{oci}:v1@{}", sha('a'));
+    let of = |uri: &str, fields: Value| with(json!({"name": "ink", "uri": uri, "digest": sha('a')}), &fields);
+    let cases: Vec<Case> = [
+        (of(oci, json!({"plainHttp": true, "secretRef": {"name": "s"}})), None),
+        (of(s3, json!({"endpoint": "http://s3:9000", "region": "eu-1"})), None),
+        (of(file, json!({"signature": "x"})), None),
+        (json!({"name": "ink", "uri": pinned}), None),
+        (json!({"name": "ink", "uri": pinned, "digest": sha('a')}), Some(once)),
+        (json!({"name": "ink", "uri": oci}), Some(once)),
+        (of("pvc://claim/ink", json!({})), Some(place)),
+        (of("oci://r.example/Upper", json!({})), Some(reference)),
+        (of("s3://Bucket/ink", json!({})), Some("an s3 uri is s3://BUCKET/PREFIX")),
+        (of("file:///models/../etc", json!({})), Some("uri must not contain . or .. as a folder")),
+        (of(file, json!({"secretRef": {"name": "s"}})), Some(secret)),
+        (of(oci, json!({"region": "eu-1"})), Some("endpoint and region are for s3:// adapters")),
+        (of(s3, json!({"plainHttp": true})), Some(plain)),
+        (of(oci, json!({"signature": "x"})), Some(beside)),
+    ]
+    .map(|(adapter, words)| (json!({"spec": {"adapters": [adapter]}}), words))
+    .to_vec();
+    check::<ImageModel>(&model(), &cases, None);
+}
+
+#[test]
 fn what_is_mounted_when_a_pod_starts_needs_dedicated_pods() {
     let shared = |fields: Value| with(checkpoint(&fields), &json!({"spec": {"placement": "Shared"}}));
     let claim = "a pvc:// checkpoint needs placement: Dedicated, because a volume claim is only visible in the model's \

@@ -32,6 +32,8 @@ pub struct ServedModel {
     pub digest: String,
     pub defaults: ModelDefaults,
     pub limits: ModelLimits,
+    /// By name.
+    pub adapters: Vec<String>,
     /// `replicas.min` is 0.
     pub parked: bool,
 }

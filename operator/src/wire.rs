@@ -3,14 +3,14 @@
 
 mod place;
 
-use easel_api::engine::{self, Access, DesiredModel, ModelDefaults, ModelLimits, Tier};
+use easel_api::engine::{self, Access, DesiredAdapter, DesiredModel, ModelDefaults, ModelLimits, Tier};
 use easel_api::images::SamplerKind;
 use easel_api::{ImageSize, SizeError};
 use easel_crds::planner::Invalid;
-use easel_crds::{Defaults, ImageModel, Limits, Sampler};
+use easel_crds::{Adapter, Defaults, ImageModel, Limits, Sampler};
 use easel_planner::ModelId;
 
-pub use place::{CLAIMS, IMAGES, Place, Volume, place, tag};
+pub use place::{CLAIMS, IMAGES, Place, Volume, adapter_source, place, tag};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -30,6 +30,13 @@ pub enum WireError {
         "spec.checkpoint has no digest; write it (in digest, or as @sha256:… in an oci uri), or say resolveTag: true"
     )]
     Unpinned,
+    #[error(
+        "spec.adapters: '{0}' of '{1}' leads nowhere; write oci://REGISTRY/REPOSITORY[:TAG][@sha256:DIGEST], \
+         s3://BUCKET/PREFIX or file:///FOLDER (in the inference image)"
+    )]
+    Adapter(String, String),
+    #[error("spec.adapters: '{0}' has no digest; write it (in digest, or as @sha256:… in an oci uri)")]
+    UnpinnedAdapter(String),
 }
 
 /// What does not depend on a store: refuses what is wrong with the model by itself.
@@ -38,11 +45,22 @@ pub fn check(model: &ImageModel) -> Result<(), WireError> {
     if model.digest().is_none() && !model.spec.checkpoint.resolve_tag {
         return Err(WireError::Unpinned);
     }
+    for adapter in &model.spec.adapters {
+        adapter_source(adapter)?;
+        if adapter.checkpoint().pinned().is_none() {
+            return Err(WireError::UnpinnedAdapter(adapter.name.clone()));
+        }
+    }
     defaults(&model.spec.defaults).map(drop)
 }
 
 /// What a pod is told to hold. `None` as long as its tag was never resolved: there is nothing to tell yet.
-pub fn desired(id: &ModelId, model: &ImageModel, access: Option<&Access>) -> Result<Option<DesiredModel>, WireError> {
+pub fn desired(
+    id: &ModelId,
+    model: &ImageModel,
+    access: Option<&Access>,
+    adapter_access: impl Fn(&str) -> Option<Access>,
+) -> Result<Option<DesiredModel>, WireError> {
     let source = place(model)?.source;
     let Some((uri, digest)) = model.in_effect() else { return Ok(None) };
     // A signature belongs to the digest that stands beside it.
@@ -56,8 +74,20 @@ pub fn desired(id: &ModelId, model: &ImageModel, access: Option<&Access>) -> Res
         limits: limits(&model.spec.limits),
         // The plan seats models on devices; which of them may wait in a lower tier it does not say yet.
         tier: Tier::Device,
-        adapters: Vec::new(),
+        adapters: adapters(model, adapter_access)?,
     }))
+}
+
+/// A pod is told of an adapter whose Secret is missing too: what its store says then stands in the pod's report.
+fn adapters(model: &ImageModel, access: impl Fn(&str) -> Option<Access>) -> Result<Vec<DesiredAdapter>, WireError> {
+    let desired = |adapter: &Adapter| {
+        let written = adapter.checkpoint();
+        let digest = written.pinned().ok_or_else(|| WireError::UnpinnedAdapter(adapter.name.clone()))?.to_owned();
+        let checkpoint =
+            engine::Checkpoint { source: adapter_source(adapter)?, digest, signature: written.signature.clone() };
+        Ok(DesiredAdapter { name: adapter.name.clone(), checkpoint, access: access(&adapter.name) })
+    };
+    model.spec.adapters.iter().map(desired).collect()
 }
 
 pub fn engine_id(id: &ModelId) -> engine::ModelId {
@@ -103,7 +133,7 @@ mod tests {
     use crate::testing::{DIGEST, model, resolved, with};
 
     fn told(model: &ImageModel) -> Option<(String, String)> {
-        let desired = desired(&ModelId::new("art/m"), model, None).unwrap()?;
+        let desired = desired(&ModelId::new("art/m"), model, None, |_| None).unwrap()?;
         Some((desired.checkpoint.source.to_string(), desired.checkpoint.digest))
     }
 
@@ -111,12 +141,12 @@ mod tests {
     fn defaults_and_limits_go_over_and_a_bad_size_is_refused() {
         let id = ModelId::new("art/m");
         let written = with(model("art", "m"), json!({"defaults": {"size": "64x96", "sampler": "Euler", "steps": 8}}));
-        let wire = desired(&id, &written, None).unwrap().unwrap();
+        let wire = desired(&id, &written, None, |_| None).unwrap().unwrap();
         assert_eq!((wire.defaults.steps, wire.defaults.sampler), (8, SamplerKind::Euler));
         assert_eq!(wire.defaults.size, "64x96".parse().unwrap());
         assert_eq!(wire.limits.max_pixels, 1024 * 1024);
         let bad = with(model("art", "m"), json!({"defaults": {"size": "63x64"}}));
-        assert!(matches!(desired(&id, &bad, None), Err(WireError::Size(_))));
+        assert!(matches!(desired(&id, &bad, None, |_| None), Err(WireError::Size(_))));
         assert!(matches!(check(&bad), Err(WireError::Size(_))));
     }
 
@@ -153,6 +183,27 @@ mod tests {
         assert_eq!(told(&pinned), Some(("oci://r.example/m".into(), DIGEST.into())));
         let next = with(resolved(model("art", "m"), "file:///models/emoji", DIGEST), tagged("v2"));
         assert_eq!(told(&next), Some(("/models/emoji".into(), DIGEST.into())));
+    }
+
+    #[test]
+    fn adapters_go_over_with_their_credentials_and_what_is_wrong_with_one_is_said() {
+        let of = |adapter: serde_json::Value| with(model("art", "m"), json!({"adapters": [adapter]}));
+        let written = of(json!({"name": "ink", "uri": format!("oci://r.example/ink:v1@{DIGEST}"), "plainHttp": true}));
+        let access = Access::Authority { ca: "PEM".into() };
+        let told =
+            desired(&ModelId::new("art/m"), &written, None, |name| Some(access.clone()).filter(|_| name == "ink"));
+        let told = told.unwrap().unwrap().adapters;
+        let source = engine::Source::Oci { registry: "r.example".into(), repository: "ink".into(), plain_http: true };
+        let checkpoint = engine::Checkpoint { source, digest: DIGEST.into(), signature: None };
+        assert_eq!(told, [DesiredAdapter { name: "ink".into(), checkpoint, access: Some(access) }]);
+        assert_eq!(check(&written), Ok(()));
+        for (uri, digest, refused) in [
+            ("oci://r.example/ink", None, WireError::UnpinnedAdapter("ink".into())),
+            ("pvc://claim/ink", Some(DIGEST), WireError::Adapter("pvc://claim/ink".into(), "ink".into())),
+            ("http://x/ink", Some(DIGEST), WireError::Adapter("http://x/ink".into(), "ink".into())),
+        ] {
+            assert_eq!(check(&of(json!({"name": "ink", "uri": uri, "digest": digest}))), Err(refused));
+        }
     }
 
     #[test]

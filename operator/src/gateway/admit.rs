@@ -84,6 +84,7 @@ pub(super) fn generation(
     deadline: Instant,
 ) -> Result<Job, ApiError> {
     let (id, model) = serving(table, &request)?;
+    request.check_adapters(&model.adapters)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request, model);
     let body = serde_json::to_vec(&request).map_err(|_| unwritable())?;
@@ -94,6 +95,7 @@ pub(super) fn generation(
 /// `request` has passed its own `check`.
 pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, deadline: Instant) -> Result<Job, ApiError> {
     let (id, model) = serving(table, &request.generation)?;
+    request.generation.check_adapters(&model.adapters)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request.generation, model);
     from_picture(EDITS_PATH, (id, model), &generation, &request, deadline)

@@ -35,6 +35,7 @@ fn served(id: &ModelId, model: &ImageModel) -> Option<ServedModel> {
         digest: model.in_effect().map(|(_, digest)| digest).unwrap_or_default().to_owned(),
         defaults: wire::defaults(&model.spec.defaults).ok()?,
         limits: wire::limits(&model.spec.limits),
+        adapters: model.spec.adapters.iter().map(|adapter| adapter.name.clone()).collect(),
         parked: model.spec.replicas.min == 0,
     })
 }

@@ -104,7 +104,8 @@ mod tests {
     }
 
     fn told(sequence: u64, models: &[&str]) -> BTreeMap<ReplicaId, Told> {
-        let desired = |id: &&str| crate::wire::desired(&ModelId::new(*id), &model("art", "m"), None).unwrap().unwrap();
+        let desired =
+            |id: &&str| crate::wire::desired(&ModelId::new(*id), &model("art", "m"), None, |_| None).unwrap().unwrap();
         let told = Told { generation: Generation { term: 1, sequence }, models: models.iter().map(desired).collect() };
         [(ReplicaId::new(POD), told)].into()
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use easel_api::engine::{DesiredModel, ModelState, Report};
+use easel_api::engine::{AdapterState, DesiredModel, ModelReport, ModelState, Report};
 use easel_crds::ImageModel;
 use easel_planner::snapshot::{Replica, ReplicaPhase, Snapshot, Tenancy};
 use easel_planner::{FleetPlan, ModelId, ReplicaId};
@@ -48,7 +48,9 @@ fn told(id: &ModelId, model: &ImageModel, replica: Option<&Replica>, known: &Kno
         Credential::Missing(_) | Credential::Unread if begun => {}
         Credential::Missing(_) | Credential::Unread => return None,
     }
-    wire::desired(id, model, credential.access()).ok()?
+    let adapters = known.adapters.get(id);
+    let access = |name: &str| adapters?.get(name)?.access().cloned();
+    wire::desired(id, model, credential.access(), access).ok()?
 }
 
 /// Models that answer in a shared replica where the plan no longer has them, while its own seats do not answer yet.
@@ -107,11 +109,14 @@ fn has_room(
 pub(super) fn due(report: &Report, told: Option<&Told>, desired: &[DesiredModel], age: Duration) -> Due {
     let Some(told) = told else { return Due::New };
     let refused = |state: &ModelState| matches!(state, ModelState::Refused { .. });
+    let lacks = |model: &ModelReport| {
+        model.adapters.iter().any(|adapter| matches!(adapter.state, AdapterState::Refused { .. }))
+    };
     if told.models != desired {
         Due::New
     } else if report.generation < told.generation {
         Due::Again
-    } else if age >= RETRY_REFUSED && report.models.iter().any(|model| refused(&model.state)) {
+    } else if age >= RETRY_REFUSED && report.models.iter().any(|model| refused(&model.state) || lacks(model)) {
         Due::New
     } else {
         Due::No
@@ -205,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_told_when_it_has_not_heard_or_something_changed_or_a_refusal_is_old() {
-        let wanted = vec![wire::desired(&ModelId::new("art/m"), &model("art", "m"), None).unwrap().unwrap()];
+        let wanted = vec![wire::desired(&ModelId::new("art/m"), &model("art", "m"), None, |_| None).unwrap().unwrap()];
         let told = Told { generation: Generation { term: 2, sequence: 5 }, models: wanted.clone() };
         let refused = ModelState::Refused { reason: RefusalReason::NotFound, message: "m".into() };
         let (heard, young, old) = (report(2, 5, &[("art/m", ModelState::Ready)]), Duration::ZERO, RETRY_REFUSED);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use easel_api::engine::{ModelState, Report};
+use easel_api::engine::{AdapterReport, AdapterState, ModelReport, ModelState, Report};
 use easel_planner::snapshot::{ReplicaPhase, Snapshot, Tenancy};
 use easel_planner::{FleetPlan, ModelId, PoolName, ReplicaId};
 use kube::Resource;
@@ -109,7 +109,19 @@ fn stages(report: &Report) -> Vec<(String, String, Stage)> {
         ModelState::Ready => Stage::Ready,
         ModelState::Refused { reason: _, message } => Stage::Refused(message.clone()),
     };
-    report.models.iter().map(|model| (model.id.0.clone(), model.digest.clone(), stage(&model.state))).collect()
+    let adapter = |adapter: &AdapterReport| match &adapter.state {
+        AdapterState::Fetching => Stage::Fetching(0, 0),
+        // Which of them is in memory changes with every request.
+        AdapterState::OnDisk | AdapterState::InMemory { bytes: _ } => Stage::Ready,
+        AdapterState::Refused { reason: _, message } => Stage::Refused(message.clone()),
+    };
+    let of = |model: &ModelReport| {
+        let name = |adapter: &AdapterReport| format!("{}/{}", model.id, adapter.name);
+        let adapters = model.adapters.iter().map(|a| (name(a), a.digest.clone(), adapter(a)));
+        let own = (model.id.0.clone(), model.digest.clone(), stage(&model.state));
+        std::iter::once(own).chain(adapters).collect::<Vec<_>>()
+    };
+    report.models.iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl SecretsReader {
             if !observed.complete {
                 continue;
             }
-            let wanted: BTreeSet<SecretKey> = observed.models.values().filter_map(|model| key(model)).collect();
+            let wanted: BTreeSet<SecretKey> = observed.models.values().flat_map(|model| keys(model)).collect();
             due_at.retain(|key, _| wanted.contains(key));
             let now = Instant::now();
             let due = due(&wanted, &due_at, now);
@@ -140,10 +140,12 @@ impl SecretsReader {
     }
 }
 
-/// The Secret that a model names.
-fn key(model: &ImageModel) -> Option<SecretKey> {
-    let name = model.spec.checkpoint.secret_ref.as_ref()?.name.clone();
-    Some(SecretKey { namespace: model.metadata.namespace.clone()?, name })
+/// The Secrets that a model names, for its checkpoint and its adapters.
+fn keys(model: &ImageModel) -> Vec<SecretKey> {
+    let Some(namespace) = &model.metadata.namespace else { return Vec::new() };
+    let adapters = model.spec.adapters.iter().filter_map(|adapter| adapter.secret_ref.as_ref());
+    let named = model.spec.checkpoint.secret_ref.iter().chain(adapters);
+    named.map(|secret| SecretKey { namespace: namespace.clone(), name: secret.name.clone() }).collect()
 }
 
 /// New ones at once, the others when they are old.
@@ -179,7 +181,9 @@ mod tests {
     #[test]
     fn a_model_names_a_secret_of_its_own_namespace_only() {
         let naming = with(model("art", "m"), json!({"checkpoint": {"uri": "s3://b", "secretRef": {"name": "a"}}}));
-        assert_eq!((key(&naming), key(&model("art", "m"))), (Some(named("a")), None));
+        assert_eq!((keys(&naming), keys(&model("art", "m"))), (vec![named("a")], Vec::new()));
+        let adapter = json!({"name": "ink", "uri": "s3://b", "digest": "d", "secretRef": {"name": "c"}});
+        assert_eq!(keys(&with(naming, json!({"adapters": [adapter]}))), [named("a"), named("c")]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Knows schemes and their form; does not know what a store asks for.
 
 use easel_api::engine::Source;
-use easel_crds::{Checkpoint, ImageModel, Placement};
+use easel_crds::{Adapter, Checkpoint, ImageModel, Placement};
 
 use super::WireError;
 
@@ -39,6 +39,13 @@ pub fn place(model: &ImageModel) -> Result<Place, WireError> {
         (Some(Volume::Image { .. }), Placement::Shared) => Err(WireError::NeedsDedicated("image")),
         (Some(_), Placement::Dedicated) | (None, Placement::Shared | Placement::Dedicated) => Ok(place),
     }
+}
+
+/// Where an adapter is. It can't be in a volume: pods would have to be made anew for it.
+pub fn adapter_source(adapter: &Adapter) -> Result<Source, WireError> {
+    let place = read(&adapter.uri, &adapter.checkpoint(), &adapter.name).filter(|place| place.volume.is_none());
+    let refused = || WireError::Adapter(adapter.uri.chars().take(128).collect(), adapter.name.clone());
+    place.map(|place| place.source).ok_or_else(refused)
 }
 
 /// `None`: of no form that is known.

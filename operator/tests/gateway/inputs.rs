@@ -25,6 +25,8 @@ async fn bad_fields_are_refused_with_their_name_and_no_pod_is_asked() {
         (json!({"colour": "red"}), 400, "colour", "unknown_parameter"),
         (json!({"partial_images": 2}), 400, "partial_images", "unsupported_value"),
         (json!({"stream": true, "partial_images": 4}), 400, "partial_images", "invalid_value"),
+        (json!({"adapters": [{"name": "oil"}]}), 400, "adapters", "unknown_adapter"),
+        (json!({"adapters": [{"name": "ink", "weight": 3}]}), 400, "adapters[0].weight", "invalid_value"),
         (json!({"model": "sdxl"}), 404, "model", "model_not_found"),
         (json!({"model": "other/tiny"}), 404, "model", "model_not_found"),
     ];
@@ -62,6 +64,19 @@ async fn a_content_type_may_have_parameters_and_any_case() {
     let _pod = stage.add_pod("a", []).await;
     let request = stage.post(PATH).header(header::CONTENT_TYPE, "Application/JSON; charset=utf-8");
     assert_eq!(request.body(prompt().to_string()).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn adapters_that_the_model_has_go_to_the_pod_and_others_are_refused_with_those_that_it_has() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let mut body = prompt();
+    body["adapters"] = json!([{"name": "ink", "weight": 0.5}]);
+    assert_eq!(stage.draw(&body).send().await.unwrap().status(), 200);
+    assert_eq!(pod.calls()[0].body["adapters"], body["adapters"]);
+    body["adapters"] = json!([{"name": "oil"}]);
+    let (_, error) = error_of(stage.draw(&body).send().await.unwrap()).await;
+    assert_eq!(error["message"], "this model has no adapter 'oil'; it has ink");
 }
 
 /// As Python's clients do: reading only when all is written, so that a connection reset before loses the answer.

@@ -1,6 +1,7 @@
 //! The status of an ImageModel: a function of the plan, of what pods say, and of what went wrong.
 //! Every condition says what, why and how to mend it.
 
+mod adapters;
 mod checkpoint;
 mod happenings;
 
@@ -54,6 +55,8 @@ pub(crate) fn status(
     let verified = checkpoint::verified(shown, digest.as_deref());
     let serving = serving(shown, operator_namespace, ready_replicas);
     let sum = ready(&[&placed, &verified, &serving]);
+    let adapters = adapters::available(shown, digest.as_deref());
+    let findings: Vec<&Finding> = [&sum, &verified, &placed, &serving].into_iter().chain(&adapters).collect();
     let generation = model.metadata.generation;
     ImageModelStatus {
         observed_generation: generation,
@@ -64,7 +67,7 @@ pub(crate) fn status(
         digest: served_digest(id, view),
         checkpoint: Some(checkpoint::status(shown, digest.as_deref())),
         pools,
-        conditions: render(&[&sum, &verified, &placed, &serving], before, generation, now),
+        conditions: render(&findings, before, generation, now),
     }
 }
 

@@ -160,7 +160,7 @@ fn refusal(id: &ModelId, digest: &str, view: &View) -> Option<(RefusalReason, St
     )
 }
 
-fn is_current(id: &ReplicaId, view: &View) -> bool {
+pub(super) fn is_current(id: &ReplicaId, view: &View) -> bool {
     view.snapshot.replicas.get(id).is_some_and(|replica| replica.phase == ReplicaPhase::Current)
 }
 
@@ -201,7 +201,7 @@ pub(super) fn said<'a>(
     })
 }
 
-fn reason_of(reason: RefusalReason) -> Reason {
+pub(super) fn reason_of(reason: RefusalReason) -> Reason {
     match reason {
         RefusalReason::NotFound => Reason::NotFound,
         RefusalReason::Unreachable => Reason::Unreachable,

@@ -1,6 +1,6 @@
-use easel_api::engine::{ModelState, RefusalReason};
+use easel_api::engine::{AdapterReport, AdapterState, ModelState, RefusalReason};
 use easel_crds::GpuPool;
-use easel_crds::condition::ConditionType::{CheckpointVerified, Placed, Ready, Serving};
+use easel_crds::condition::ConditionType::{AdaptersReady, CheckpointVerified, Placed, Ready, Serving};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
@@ -230,4 +230,43 @@ fn while_a_new_tag_is_resolved_the_former_pin_stays() {
     let pinned = status.checkpoint.clone().unwrap();
     assert_eq!((&*pinned.uri, pinned.digest.as_deref()), ("oci://r.example/m:v1", Some(DIGEST)));
     assert_eq!((says(&status, CheckpointVerified).1, says(&status, Serving).0), ("ResolvingTag", "True"));
+}
+
+#[test]
+fn adapters_have_a_condition_of_their_own_that_takes_nothing_from_the_model() {
+    let adapter = json!({"name": "ink", "uri": "s3://b/ink", "digest": DIGEST, "secretRef": {"name": "s"}});
+    let wearing = with(model("art", "m"), json!({"adapters": [adapter]}));
+    let of = |state: Option<AdapterState>, secret: Contents| {
+        let mut pods = one(ModelState::Ready);
+        let adapters = state.map(|state| AdapterReport { name: "ink".into(), digest: DIGEST.into(), state });
+        pods[0].1.as_mut().unwrap().models[0].adapters.extend(adapters);
+        let key = SecretKey { namespace: "art".into(), name: "s".into() };
+        let secrets = Secrets { complete: true, read: [(key, secret)].into() };
+        let world = observed(&[pool("cpu")], std::slice::from_ref(&wearing), &pods);
+        let status = of(&wearing, &view_with(world, &secrets, Tags::default()), &Found::default());
+        assert_eq!(says(&status, Ready).0, "True");
+        let (is, reason, message) = says(&status, AdaptersReady);
+        (is.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    let found = || {
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|key| (key.to_owned(), b"x".to_vec()));
+        Contents::Found(keys.into())
+    };
+    let refused = AdapterState::Refused { reason: RefusalReason::Unsupported, message: "it is DoRA".into() };
+    for (state, is, reason, words) in [
+        (None, "Unknown", "Fetching", "replicas are without ink"),
+        (Some(AdapterState::Fetching), "Unknown", "Fetching", "replicas are without ink"),
+        (Some(AdapterState::OnDisk), "True", "Available", "every adapter"),
+        (Some(AdapterState::InMemory { bytes: 1 }), "True", "Available", "every adapter"),
+        (Some(refused), "False", "Unsupported", "'ink' in a: it is DoRA"),
+    ] {
+        let (found_is, found_reason, message) = of(state, found());
+        assert_eq!((&*found_is, &*found_reason), (is, reason), "{message}");
+        assert!(message.contains(words), "{message}");
+    }
+    let (is, reason, message) = of(None, Contents::Absent);
+    assert_eq!((&*is, &*reason), ("False", "SecretNotFound"));
+    assert!(message.starts_with("'ink': Secret art/s does not exist"), "{message}");
+    let bare = shown(&[pool("cpu")], &model("art", "m"), &one(ModelState::Ready));
+    assert!(!bare.conditions.iter().any(|condition| condition.type_ == AdaptersReady.to_string()));
 }
