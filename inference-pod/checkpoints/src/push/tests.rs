@@ -83,6 +83,16 @@ fn a_folder_that_a_pod_would_refuse_is_refused_before_a_byte_is_sent() {
 }
 
 #[test]
+fn an_adapter_is_pushed_without_an_index_and_only_as_a_whole_safetensors_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pytorch_lora_weights.safetensors");
+    fs::write(&file, tensors(100)).unwrap();
+    assert_eq!(hashed(&folder).files().len(), 1);
+    fs::write(&file, &tensors(100)[..90]).unwrap();
+    assert!(Folder::check(folder.path()).unwrap_err().to_string().contains("not a whole safetensors file"));
+}
+
+#[test]
 fn a_folder_has_one_digest_wherever_it_lies_and_two_when_a_byte_differs() {
     let (here, there) = (folder(), folder());
     let digest = hashed(&here).digest();
