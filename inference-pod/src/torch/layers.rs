@@ -103,16 +103,22 @@ impl Conv2d {
         } else {
             x.conv2d(&self.weight, Some(&self.bias), stride, padding, dilation, 1)
         };
+        self.adapted(x, out)
+    }
+
+    /// What a caller computes in a way of its own from kernel `[output, input, side, side]` and bias `[output]`, where it
+    /// would else show `x` to `forward`. Rows with adapters need `x`; for the others it is not made.
+    pub fn computed(&self, compute: impl FnOnce(&Tensor, &Tensor) -> Tensor, x: impl FnOnce() -> Tensor) -> Tensor {
+        let out = compute(&self.weight, &self.bias);
+        if self.site.is_bare() { out } else { self.adapted(&x(), out) }
+    }
+
+    fn adapted(&self, x: &Tensor, out: Tensor) -> Tensor {
+        let (stride, padding, dilation) = ([self.stride; 2], [self.padding; 2], [self.dilation; 2]);
         self.site.adapted(x, out, |x, change| {
             let x = x.conv2d(&change.down, None::<&Tensor>, stride, padding, dilation, 1);
             x.conv2d(&change.up, None::<&Tensor>, 1, 0, 1, 1)
         })
-    }
-
-    /// What a caller computes in a way of its own from kernel `[output, input, side, side]` and bias `[output]`. Nothing where
-    /// a row of the batch wears an adapter of this layer.
-    pub fn bare(&self, compute: impl FnOnce(&Tensor, &Tensor) -> Tensor) -> Option<Tensor> {
-        self.site.is_bare().then(|| compute(&self.weight, &self.bias))
     }
 }
 

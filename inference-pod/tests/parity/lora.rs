@@ -103,16 +103,19 @@ fn requests_of_different_adapters_in_one_step_end_as_each_does_alone() {
 
 #[test]
 fn a_row_without_adapters_is_bit_equal_beside_one_with_and_base_weights_stay() {
-    let pipeline = with_adapters("sd1", &["ink"]);
-    let bare = wish("sd1");
-    let neighbour = PictureRequest { seed: 9, ..wish("sd1") };
-    let worn = wearing(&[("ink", 1.0)], neighbour.clone());
-    let before = drawn_together(&pipeline, &[bare.clone(), neighbour.clone()]);
-    let beside = drawn_together(&pipeline, &[bare.clone(), worn]);
-    let after = drawn_together(&pipeline, &[bare, neighbour]);
-    assert!(beside[0].latents().equal(before[0].latents()), "the row without adapters has changed");
-    assert!(!beside[1].latents().equal(before[1].latents()));
-    assert!((0..2).all(|row| after[row].latents().equal(before[row].latents())), "the base weights have changed");
+    for (model, adapter) in [("sd1", "ink"), ("sdxl", "wax"), ("sd3", "ink")] {
+        let pipeline = with_adapters(model, &[adapter]);
+        let bare = wish(model);
+        let neighbour = PictureRequest { seed: 9, ..wish(model) };
+        let worn = wearing(&[(adapter, 1.0)], neighbour.clone());
+        let before = drawn_together(&pipeline, &[bare.clone(), neighbour.clone()]);
+        let beside = drawn_together(&pipeline, &[bare.clone(), worn]);
+        let after = drawn_together(&pipeline, &[bare, neighbour]);
+        assert!(beside[0].latents().equal(before[0].latents()), "{model}: the row without adapters has changed");
+        assert!(!beside[1].latents().equal(before[1].latents()), "{model}");
+        let same = (0..2).all(|row| after[row].latents().equal(before[row].latents()));
+        assert!(same, "{model}: the base weights have changed");
+    }
 }
 
 #[test]
