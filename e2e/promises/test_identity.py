@@ -77,13 +77,13 @@ class Identity(Promise):
         for caller in (self.operator, self.gateway):
             self.assertEqual(self.ask(caller, "GET", REPORT)["status"], 200)
 
-    def test_only_pods_of_one_pool_hand_over_to_each_other(self):
+    def test_only_gateways_hand_requests_over(self):
         self.create(pool("stranger"))
         wait("the other pool's certificate", lambda: secret("easel-pool-stranger-tls"), 60)
-        for caller in (self.operator, self.gateway, self.keep("easel-pool-stranger-tls")):
+        for caller in (self.operator, self.pod, self.keep("easel-pool-stranger-tls")):
             self.assert_forbidden(self.ask(caller, "POST", HANDOVER))
-        answer = self.ask(self.pod, "POST", HANDOVER)
-        self.assertEqual((answer["status"], answer["code"]), (501, "not_implemented"), answer)
+        answer = self.ask(self.gateway, "POST", HANDOVER)
+        self.assertEqual(answer["status"], 415, "what is handed over comes in frames")
 
     def test_a_certificate_that_somebody_made_is_not_heard(self):
         made = self.folder / "made"

@@ -14,6 +14,7 @@ mod metrics;
 mod previews;
 mod residency;
 mod retry;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use clap::Args;
 use easel_api::engine::{Generation, MemoryReport, ModelDefaults, ModelId, ModelLimits, Report, Residency};
 use easel_api::images::{self, Task};
@@ -33,6 +35,7 @@ use crate::pipeline::{Edit, Loader, Picture, PictureRequest};
 use crate::scheduler;
 pub use metrics::EngineMetrics;
 pub use previews::{Preview, PreviewReceiver, PreviewSender, previews};
+pub use snapshots::{SnapshotReceiver, SnapshotSender, snapshots};
 
 #[derive(Args, Clone, Debug)]
 pub struct EngineFlags {
@@ -92,6 +95,10 @@ pub struct DrawRequest {
     pub sender: Sender,
     /// Where previews go, if there shall be any.
     pub previews: Option<PreviewSender>,
+    /// Where snapshots go, if whoever asks can take the request elsewhere with them.
+    pub snapshots: Option<SnapshotSender>,
+    /// Snapshots from elsewhere, by the picture's place in the request. One that can't be used costs only its steps.
+    pub begun: BTreeMap<u32, Bytes>,
 }
 
 /// On whose account a request runs, and by what name it is cancelled.
@@ -151,6 +158,9 @@ pub enum DrawError {
     AdapterFailed(String),
     #[error("the request was cancelled")]
     Cancelled,
+    /// The pod goes; what the pictures have come to is with whoever takes snapshots.
+    #[error("the request has to go on elsewhere")]
+    Moved,
     /// The model failed; logged by the engine.
     #[error("the model failed")]
     Failed,
@@ -197,6 +207,8 @@ enum Command {
     Hold(Residency, oneshot::Sender<Result<Report, ResidencyError>>),
     /// By `x-request-id`; answered with the number of requests that were forgotten.
     Cancel(Arc<str>, oneshot::Sender<usize>),
+    /// Whatever can go on elsewhere shall, and nothing of that kind is begun any more.
+    HandOver,
     /// The loader thread or a fetch has said something, or something is due.
     LoaderSpoke,
 }
@@ -256,6 +268,12 @@ impl EngineHandle {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Cancel(id.into(), reply)).await.ok()?;
         answer.await.ok()
+    }
+
+    /// Before the next step, gives requests whose asker takes snapshots back with the newest ones, but for those that
+    /// are nearly done.
+    pub async fn hand_over(&self) {
+        let _ = self.commands.send(Command::HandOver).await; // an engine that has stopped has nothing to hand over
     }
 
     pub fn snapshot(&self) -> Snapshot {

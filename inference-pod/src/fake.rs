@@ -196,6 +196,21 @@ impl Pipeline for FakePipeline {
         Ok(())
     }
 
+    /// What the picture will be, and how often it was stepped.
+    fn export(&self, job: &FakeJob) -> Result<Vec<u8>, PipelineError> {
+        Ok([&job.hash[..], &job.taken.to_be_bytes()].concat())
+    }
+
+    fn resume(&self, request: &PictureRequest, exported: &[u8]) -> Result<FakeJob, PipelineError> {
+        let job = self.encode(request)?;
+        let taken = exported.strip_prefix(&job.hash).and_then(|taken| taken.try_into().ok()).map(u32::from_be_bytes);
+        match taken {
+            Some(taken) if taken < job.calls => Ok(FakeJob { taken, ..job }),
+            Some(taken) => Err(PipelineError::Snapshot(format!("step {taken} of {}", job.calls))),
+            None => Err(PipelineError::Snapshot("it is of another picture".into())),
+        }
+    }
+
     fn decode(&self, job: &FakeJob) -> Result<Picture, PipelineError> {
         sleep_ms(self.flags.fake_decode_ms * job.size.pixels() as f64 / REFERENCE_PIXELS);
         Ok(finished(job))
@@ -349,6 +364,21 @@ mod tests {
             preview.rgb.iter().zip(&picture.rgb).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
         };
         assert!(off(&first) > 0 && off(&last) == 0, "{} {}", off(&first), off(&last));
+    }
+
+    #[test]
+    fn an_exported_job_goes_on_where_it_was_and_only_of_its_own_request() {
+        let cat = request("a cat", 1, None);
+        let mut job = pipeline().encode(&cat).unwrap();
+        pipeline().denoise_step(&mut [&mut job]).unwrap();
+        let exported = pipeline().export(&job).unwrap();
+        assert_eq!(pipeline().resume(&cat, &exported).unwrap().taken, 1);
+        for (request, exported) in [(request("a dog", 1, None), &exported[..]), (cat.clone(), &exported[1..])] {
+            assert!(matches!(pipeline().resume(&request, exported), Err(PipelineError::Snapshot(_))));
+        }
+        pipeline().denoise_step(&mut [&mut job]).unwrap();
+        let done = pipeline().export(&job).unwrap();
+        assert!(pipeline().resume(&cat, &done).is_err(), "there is nothing left to do");
     }
 
     #[test]

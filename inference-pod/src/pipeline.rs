@@ -158,6 +158,9 @@ pub enum PipelineError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An exported job that no job can go on from.
+    #[error("the snapshot can't be used: {0}")]
+    Snapshot(String),
     /// Numbers went wrong on the way; a black picture would hide it.
     #[error("the model produced values that are not numbers")]
     NotFinite,
@@ -192,6 +195,14 @@ pub trait Pipeline: Send + 'static {
 
     /// Takes every job of the batch one step further. Jobs may be at different steps.
     fn denoise_step(&self, batch: &mut [&mut Self::Job]) -> Result<(), PipelineError>;
+
+    /// How far the job is, as bytes from which [`Pipeline::resume`] goes on: wherever it does, the rest of the steps is
+    /// the same.
+    fn export(&self, job: &Self::Job) -> Result<Vec<u8>, PipelineError>;
+
+    /// [`Pipeline::encode`], and then as far as the exported job of an equal request was. Bytes of another one, or that can't
+    /// be read, are an error; nothing bad comes of them.
+    fn resume(&self, request: &PictureRequest, exported: &[u8]) -> Result<Self::Job, PipelineError>;
 
     /// Turns the latents into a picture.
     fn decode(&self, job: &Self::Job) -> Result<Picture, PipelineError>;

@@ -73,12 +73,14 @@ impl Pod {
         &self.engine
     }
 
-    /// Takes nothing new, finishes what it has within the drain time, and stops. True when nothing was cut off.
+    /// Takes nothing new, hands over what can go on elsewhere, finishes the rest within the drain time, and stops. True
+    /// when nothing was cut off.
     pub async fn drain(self) -> bool {
         let Self { engine, drain, servers, drain_for } = self;
         drain.begin();
         let report = engine.snapshot().report;
         tracing::info!(waiting = report.waiting, running = report.running, "draining");
+        engine.hand_over().await;
         let finished = tokio::time::timeout(drain_for, drain.idle()).await.is_ok();
         if !finished {
             let report = engine.snapshot().report;

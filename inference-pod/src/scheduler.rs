@@ -127,14 +127,27 @@ impl Scheduler {
         if waiting > 0 && waiting + request.jobs as usize > self.limits.max_waiting {
             return Err(Unadmitted::QueueFull { waiting, calls_left: self.calls_left() });
         }
-        Ok((0..request.jobs).map(|_| self.add(request, now)).collect())
+        Ok((0..request.jobs).map(|place| self.add(request, place, now)).collect())
     }
 
-    fn add(&mut self, request: &NewRequest, now: Instant) -> JobId {
+    fn add(&mut self, request: &NewRequest, place: u32, now: Instant) -> JobId {
         let id = JobId(self.next_job);
         self.next_job += 1;
-        self.jobs.insert(id, Job::new(request, now, self.limits.patience));
+        self.jobs.insert(id, Job::new(request, place, now, self.limits.patience));
         id
+    }
+
+    /// The job needs all of its steps, for those that it had behind it were lost. It has taken none here.
+    pub fn begins_anew(&mut self, id: JobId, steps: u32) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.steps_left = steps.max(1);
+        }
+    }
+
+    /// Until the request is drawn, of its job that has most.
+    pub fn steps_left(&self, request: RequestId) -> u32 {
+        let of_it = self.jobs.values().filter(|job| job.request == request);
+        of_it.map(|job| job.steps_left).max().unwrap_or(0)
     }
 
     /// Books one step of each job; gives those that have taken their last and are forgotten now.

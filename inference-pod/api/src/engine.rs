@@ -5,11 +5,12 @@
 //! |---|---|---|---|
 //! | `/engine/v1/residency` | PUT [`Residency`] → 200 [`Report`], 409 when older | operator | what shall be resident |
 //! | `/engine/v1/report` | GET → [`Report`] as JSON lines, one now and one at every change (at least every second) | operator, gateway | what is |
-//! | `/engine/v1/handover` | POST → 501 | pods of the same Deployment | take a job over; this version does not yet |
+//! | `/engine/v1/handover` | POST [`crate::frames`] | gateway | go on with a request that another pod has begun |
 //! | `/engine/v1/requests/{id}` | DELETE → 204, 404 | gateway | forget the requests that came with this `x-request-id` |
 //! | `/v1/images/generations` | POST [`crate::images::GenerationRequest`] | gateway | draw |
 //!
-//! What is drawn may carry [`crate::precedence::PRIORITY_HEADER`] and [`crate::precedence::TENANT_HEADER`].
+//! What is drawn may carry [`crate::precedence::PRIORITY_HEADER`] and [`crate::precedence::TENANT_HEADER`]; with
+//! [`crate::frames::SNAPSHOT_STEPS_HEADER`] the answer may come in frames.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +18,7 @@ pub const RESIDENCY_PATH: &str = "/engine/v1/residency";
 pub const REPORT_PATH: &str = "/engine/v1/report";
 /// Followed by a slash and the `x-request-id` of what shall be forgotten.
 pub const REQUESTS_PATH: &str = "/engine/v1/requests";
-/// Pod to pod of one Deployment. This version answers 501: it takes no jobs over yet.
+/// Takes the headers of what is handed over.
 pub const HANDOVER_PATH: &str = "/engine/v1/handover";
 
 /// Orders residencies: a new leader has a higher term, so that whatever an old one still sends is refused.

@@ -116,11 +116,6 @@ impl ApiError {
         Self::new(500, ErrorKind::Server, "internal_error", message)
     }
 
-    /// 501: a caller that may ask for it, and a version that can't do it.
-    pub fn not_implemented(message: impl Into<String>) -> Self {
-        Self::new(501, ErrorKind::Server, "not_implemented", message)
-    }
-
     /// 502: every pod that was tried failed.
     pub fn upstream(message: impl Into<String>) -> Self {
         Self::new(502, ErrorKind::Server, "upstream_failed", message)

@@ -10,13 +10,16 @@ use easel_api::engine::{ModelReport, Report};
 use tokio::sync::{mpsc, watch};
 
 use super::adapters::Adapters;
-use super::drawing::Drawings;
+use super::drawing::{Drawings, Encoded, Resumed};
 use super::load::{Loading, default_picture};
 use super::metrics::ModelLabel;
 use super::residency::Residents;
 use super::{Command, DrawError, EngineFlags, EngineMetrics, Snapshot};
 use crate::pipeline::{Pipeline, PipelineError};
 use crate::scheduler::{JobId, RequestId, Scheduler, Shape, StepBatch, StepTimes, duration};
+
+/// A request that needs no more steps is drawn to its end before its pod goes: moving costs as much.
+const STEPS_TO_FINISH: u32 = 2;
 
 pub(super) struct Engine<P: Pipeline> {
     inbox: mpsc::Receiver<Command>,
@@ -128,6 +131,10 @@ impl<P: Pipeline> Engine<P> {
                 self.publish(); // as above
                 let _ = reply.send(named.len() + parked);
             }
+            Command::HandOver => {
+                self.hand_over();
+                self.publish();
+            }
             Command::LoaderSpoke => {}
         }
     }
@@ -159,12 +166,28 @@ impl<P: Pipeline> Engine<P> {
         self.drawings.fail(id, error);
     }
 
+    /// Of each request that can go on elsewhere.
+    fn hand_over(&mut self) {
+        for id in self.drawings.leave() {
+            let Some(pipeline) = self.drawings.pipeline(id) else { continue };
+            if self.scheduler.steps_left(id) <= STEPS_TO_FINISH && self.drawings.has_begun(id) {
+                continue;
+            }
+            if let Some(loaded) = self.residents.loaded(pipeline) {
+                self.drawings.export(&loaded.pipeline, id, &self.metrics);
+            }
+            self.scheduler.cancel(id);
+            self.metrics.handed_over.inc();
+            self.drawings.fail(id, DrawError::Moved);
+        }
+    }
+
     fn fail_job(&mut self, job: JobId, error: &PipelineError) {
         let Some(id) = self.drawings.request_of(job) else { return };
         tracing::error!(request = id.0, error = crate::chain(error), "request failed");
         let answer = match error {
             PipelineError::Unsupported(message) => DrawError::Unsupported(message.clone()),
-            PipelineError::Failed { .. } | PipelineError::NotFinite => DrawError::Failed,
+            PipelineError::Failed { .. } | PipelineError::Snapshot(_) | PipelineError::NotFinite => DrawError::Failed,
         };
         self.fail(id, answer);
     }
@@ -180,6 +203,7 @@ impl<P: Pipeline> Engine<P> {
             Ok(duration) => {
                 self.measure(batch, jobs.len(), duration);
                 self.preview(batch, &jobs);
+                self.snapshot(batch, &jobs);
                 self.decode(batch, &jobs);
             }
             Err(error) => jobs.iter().for_each(|job| self.fail_job(*job, &error)),
@@ -190,13 +214,35 @@ impl<P: Pipeline> Engine<P> {
         for job in &batch.starting {
             let Some(loaded) = self.residents.loaded(batch.pipeline) else { return };
             match self.drawings.encode(&loaded.pipeline, *job) {
-                Ok(Some(queued)) => self.metrics.queue_seconds.observe(queued.as_secs_f64()),
-                Ok(None) => {}
+                Ok(encoded) => self.encoded(*job, &encoded),
                 Err(error) => self.fail_job(*job, &error),
             }
         }
         if !batch.starting.is_empty() {
             self.publish(); // running has changed, and the step may be long
+        }
+    }
+
+    fn encoded(&mut self, job: JobId, Encoded { queued, resumed }: &Encoded) {
+        if let Some(queued) = queued {
+            self.metrics.queue_seconds.observe(queued.as_secs_f64());
+        }
+        match resumed {
+            Resumed::New => {}
+            Resumed::After(steps) => {
+                self.metrics.resumed.inc();
+                self.metrics.resumed_steps.inc_by((*steps).into());
+            }
+            Resumed::Anew(steps) => {
+                self.metrics.snapshots_refused.inc();
+                self.scheduler.begins_anew(job, *steps);
+            }
+        }
+    }
+
+    fn snapshot(&mut self, batch: &StepBatch, jobs: &[JobId]) {
+        if let Some(loaded) = self.residents.loaded(batch.pipeline) {
+            self.drawings.snapshot(&loaded.pipeline, jobs, &self.metrics);
         }
     }
 

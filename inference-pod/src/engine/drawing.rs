@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::{DrawError, DrawRequest, Drawn, Preview, PreviewSender, Timings};
+use super::snapshots::{Begun, SnapshotSender, pack};
+use super::{DrawError, DrawRequest, Drawn, EngineMetrics, Preview, PreviewSender, Timings};
 use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
-use crate::scheduler::{JobId, RequestId};
+use crate::scheduler::{JobId, PipelineId, RequestId};
 
 type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
 
@@ -26,6 +27,23 @@ struct Drawing {
     /// In the order of seeds.
     jobs: Vec<JobId>,
     previews: Option<PreviewSender>,
+    snapshots: Option<SnapshotSender>,
+}
+
+/// A job that has begun here.
+pub(super) struct Encoded {
+    /// How long its request has waited, when it is the first of its jobs.
+    pub(super) queued: Option<Duration>,
+    pub(super) resumed: Resumed,
+}
+
+/// Where a job has begun.
+pub(super) enum Resumed {
+    New,
+    /// After so many steps that were taken elsewhere.
+    After(u32),
+    /// With all of so many steps, for its snapshot could not be used.
+    Anew(u32),
 }
 
 enum Stage<J> {
@@ -38,12 +56,15 @@ struct Job<J> {
     request: RequestId,
     picture: PictureRequest,
     stage: Stage<J>,
-    /// Model calls so far.
+    /// Model calls so far, wherever.
     taken: u32,
+    /// Until it is encoded.
+    begun: Option<Begun>,
 }
 
 /// What a new drawing is told about its model.
 pub(super) struct Told {
+    pub(super) pipeline: PipelineId,
     pub(super) digest: String,
     pub(super) text_tokens: u32,
     pub(super) picture_tokens: u64,
@@ -54,11 +75,13 @@ pub(super) struct Told {
 pub(super) struct Drawings<J> {
     requests: BTreeMap<RequestId, Drawing>,
     jobs: BTreeMap<JobId, Job<J>>,
+    /// The pod goes: what can go on elsewhere is not begun any more.
+    leaving: bool,
 }
 
 impl<J> Drawings<J> {
     pub(super) fn new() -> Self {
-        Self { requests: BTreeMap::new(), jobs: BTreeMap::new() }
+        Self { requests: BTreeMap::new(), jobs: BTreeMap::new(), leaving: false }
     }
 
     pub(super) fn add(
@@ -66,15 +89,17 @@ impl<J> Drawings<J> {
         id: RequestId,
         (request, worn): (&DrawRequest, &[WornAdapter]),
         jobs: Vec<JobId>,
-        told: Told,
+        (told, begun): (Told, Vec<Option<Begun>>),
         reply: Reply,
     ) {
-        for (picture, job) in pictures(request, worn).zip(&jobs) {
-            self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting, taken: 0 });
+        for ((picture, begun), job) in pictures(request, worn).zip(begun).zip(&jobs) {
+            let taken = begun.as_ref().map_or(0, |begun| begun.taken);
+            self.jobs.insert(*job, Job { request: id, picture, stage: Stage::Waiting, taken, begun });
         }
         let (name, arrival, timings) = (request.sender.id.clone(), request.arrival, Timings::default());
         let previews = request.previews.clone();
-        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs, previews };
+        let snapshots = request.snapshots.clone();
+        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs, previews, snapshots };
         self.requests.insert(id, drawing);
     }
 
@@ -108,22 +133,18 @@ impl<J> Drawings<J> {
         let _ = drawing.reply.send(Err(error)); // a caller that left wants no answer
     }
 
-    /// Gives how long the request has waited, when it is its first job.
-    pub(super) fn encode<P: Pipeline<Job = J>>(
-        &mut self,
-        pipeline: &P,
-        id: JobId,
-    ) -> Result<Option<Duration>, PipelineError> {
-        let Some(job) = self.jobs.get_mut(&id) else { return Ok(None) };
+    pub(super) fn encode<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: JobId) -> Result<Encoded, PipelineError> {
+        let Some(job) = self.jobs.get_mut(&id) else { return Ok(Encoded { queued: None, resumed: Resumed::New }) };
         let started = Instant::now();
-        job.stage = Stage::Running(fenced("encode", || pipeline.encode(&job.picture))?);
-        let Some(drawing) = self.requests.get_mut(&job.request) else { return Ok(None) };
+        let (running, resumed) = job.start(pipeline)?;
+        job.stage = Stage::Running(running);
+        let Some(drawing) = self.requests.get_mut(&job.request) else { return Ok(Encoded { queued: None, resumed }) };
         drawing.timings.encode += started.elapsed();
         if std::mem::replace(&mut drawing.started, true) {
-            return Ok(None);
+            return Ok(Encoded { queued: None, resumed });
         }
         drawing.timings.queue = started.saturating_duration_since(drawing.arrival);
-        Ok(Some(drawing.timings.queue))
+        Ok(Encoded { queued: Some(drawing.timings.queue), resumed })
     }
 
     /// One model call for all of these, and how long it took.
@@ -162,12 +183,13 @@ impl<J> Drawings<J> {
     /// Shows those of these jobs for which a preview is due after their step. One that fails is no loss to its picture.
     pub(super) fn preview<P: Pipeline<Job = J>>(&mut self, pipeline: &P, ids: &[JobId]) {
         for id in ids {
-            let Some(Job { request, picture, stage: Stage::Running(running), taken }) = self.jobs.get(id) else {
+            let Some(Job { request, picture, stage: Stage::Running(running), taken, begun: _ }) = self.jobs.get(id)
+            else {
                 continue;
             };
             let Some(drawing) = self.requests.get_mut(request) else { continue };
             let Some(previews) = &drawing.previews else { continue };
-            let Some(index) = previews.due(*taken, picture.sampler.model_calls(picture.steps)) else { continue };
+            let Some(index) = previews.due(*taken, picture.model_calls()) else { continue };
             let started = Instant::now();
             match fenced("draw a preview", || pipeline.preview(running)) {
                 Ok(Some(seen)) => {
@@ -179,6 +201,63 @@ impl<J> Drawings<J> {
             }
             drawing.timings.decode += started.elapsed();
         }
+    }
+
+    /// Sends those of these jobs for which a snapshot is due after their step.
+    pub(super) fn snapshot<P: Pipeline<Job = J>>(&mut self, pipeline: &P, ids: &[JobId], metrics: &EngineMetrics) {
+        for id in ids {
+            let Some(Job { request, picture, taken, .. }) = self.jobs.get(id) else { continue };
+            let Some(drawing) = self.requests.get(request) else { continue };
+            let calls = picture.model_calls();
+            if drawing.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_due(*taken, calls)) {
+                self.send(pipeline, *id, metrics);
+            }
+        }
+    }
+
+    /// Sends what the request's running jobs have come to.
+    pub(super) fn export<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: RequestId, metrics: &EngineMetrics) {
+        let jobs = self.requests.get(&id).map(|drawing| drawing.jobs.clone()).unwrap_or_default();
+        for job in jobs {
+            self.send(pipeline, job, metrics);
+        }
+    }
+
+    /// One that fails is no loss to its picture, only to what it is resumed from.
+    fn send<P: Pipeline<Job = J>>(&self, pipeline: &P, id: JobId, metrics: &EngineMetrics) {
+        let Some(Job { request, picture, stage: Stage::Running(running), taken, begun: _ }) = self.jobs.get(&id) else {
+            return;
+        };
+        let Some(Drawing { told, jobs, snapshots: Some(snapshots), .. }) = self.requests.get(request) else { return };
+        let Some(place) = jobs.iter().position(|job| *job == id) else { return };
+        match fenced("export a job", || pipeline.export(running)) {
+            Ok(exported) => {
+                let bytes = pack(&told.digest, picture, *taken, &exported);
+                metrics.snapshot_bytes.inc_by(bytes.len() as u64);
+                snapshots.send(place as u32, bytes);
+            }
+            Err(error) => tracing::warn!(request = request.0, error = crate::chain(&error), "no snapshot"),
+        }
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Gives the requests that can go on elsewhere.
+    pub(super) fn leave(&mut self) -> Vec<RequestId> {
+        self.leaving = true;
+        self.requests.iter().filter(|(_, drawing)| drawing.snapshots.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    pub(super) fn pipeline(&self, id: RequestId) -> Option<PipelineId> {
+        self.requests.get(&id).map(|drawing| drawing.told.pipeline)
+    }
+
+    /// All of its jobs.
+    pub(super) fn has_begun(&self, id: RequestId) -> bool {
+        let waits = |id: &JobId| matches!(self.jobs.get(id), Some(Job { stage: Stage::Waiting, .. }));
+        self.requests.get(&id).is_some_and(|drawing| !drawing.jobs.iter().any(waits))
     }
 
     /// Decodes a job that has taken its last step, and answers when it was the request's last.
@@ -200,8 +279,9 @@ impl<J> Drawings<J> {
 
     fn answer(&mut self, id: RequestId) {
         let Some(drawing) = self.requests.remove(&id) else { return };
-        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs, previews: _ } = drawing;
-        let Told { digest, text_tokens, picture_tokens, image_tokens, warning } = told;
+        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs, previews: _, snapshots: _ } =
+            drawing;
+        let Told { pipeline: _, digest, text_tokens, picture_tokens, image_tokens, warning } = told;
         let mut pictures = Vec::with_capacity(jobs.len());
         for id in jobs {
             if let Some(Job { picture: request, stage: Stage::Finished(picture), .. }) = self.jobs.remove(&id) {
@@ -209,6 +289,24 @@ impl<J> Drawings<J> {
             }
         }
         let _ = reply.send(Ok(Drawn { digest, pictures, timings, text_tokens, picture_tokens, image_tokens, warning }));
+    }
+}
+
+impl<J> Job<J> {
+    /// From the beginning, or where it was elsewhere. What was exported there and can't be used is as if it were not.
+    fn start<P: Pipeline<Job = J>>(&mut self, pipeline: &P) -> Result<(J, Resumed), PipelineError> {
+        let mut resumed = Resumed::New;
+        if let Some(Begun { taken, exported }) = self.begun.take() {
+            match fenced("resume a job", || pipeline.resume(&self.picture, &exported)) {
+                Ok(running) => return Ok((running, Resumed::After(taken))),
+                Err(error) => {
+                    tracing::warn!(request = self.request.0, error = crate::chain(&error), "drawn anew");
+                    self.taken = 0;
+                    resumed = Resumed::Anew(self.picture.model_calls());
+                }
+            }
+        }
+        Ok((fenced("encode", || pipeline.encode(&self.picture))?, resumed))
     }
 }
 

@@ -37,6 +37,11 @@ pub struct EngineMetrics {
     batch_occupancy: Histogram,
     pub(super) queue_seconds: Histogram,
     pub(super) cancelled_steps: Counter,
+    pub(super) handed_over: Counter,
+    pub(super) resumed: Counter,
+    pub(super) resumed_steps: Counter,
+    pub(super) snapshots_refused: Counter,
+    pub(super) snapshot_bytes: Counter,
     pub(super) load_seconds: Histogram,
     pub(super) verify_seconds: Histogram,
     pub(super) model_ready: Family<ModelLabel, Gauge>,
@@ -66,6 +71,11 @@ impl EngineMetrics {
             // 1 ms to 17 minutes.
             queue_seconds: Histogram::new((0..21).map(|i| 0.001 * f64::from(1 << i))),
             cancelled_steps: Counter::default(),
+            handed_over: Counter::default(),
+            resumed: Counter::default(),
+            resumed_steps: Counter::default(),
+            snapshots_refused: Counter::default(),
+            snapshot_bytes: Counter::default(),
             load_seconds: loads(),
             verify_seconds: loads(),
             model_ready: Family::default(),
@@ -83,6 +93,7 @@ impl EngineMetrics {
         metrics.register_cache(registry);
         metrics.register_adapters(registry);
         metrics.register_steps(registry);
+        metrics.register_hand_overs(registry);
         let Self { waiting, running, load_seconds, verify_seconds, model_ready, .. } = metrics.clone();
         registry.register("waiting", "Pictures that wait for their first step", waiting);
         registry.register("running", "Pictures between their first step and their last", running);
@@ -101,6 +112,16 @@ impl EngineMetrics {
         registry.register_with_unit("queue", queue, Unit::Seconds, queue_seconds);
         let cancelled = "Steps of pictures that nobody got: cancelled, abandoned, late or failed";
         registry.register("cancelled_steps", cancelled, cancelled_steps);
+    }
+
+    fn register_hand_overs(&self, registry: &mut Registry) {
+        let Self { handed_over, resumed, resumed_steps, snapshots_refused, snapshot_bytes, .. } = self.clone();
+        registry.register("handed_over", "Requests given back for another pod, because this one goes", handed_over);
+        registry.register("resumed", "Pictures that went on from a snapshot of another pod", resumed);
+        registry.register("resumed_steps", "Steps that those had behind them, and did not take again", resumed_steps);
+        let refused = "Snapshots from elsewhere that could not be used: those pictures were drawn from the beginning";
+        registry.register("snapshots_refused", refused, snapshots_refused);
+        registry.register_with_unit("snapshots", "What snapshots took", Unit::Bytes, snapshot_bytes);
     }
 
     pub(super) fn stepped(&self, key: BatchKey, jobs: usize, max_batch: usize, duration: Duration) {

@@ -82,6 +82,18 @@ impl Pipeline for Moody {
         Ok(())
     }
 
+    /// The seed, which has counted the steps.
+    fn export(&self, job: &PictureRequest) -> Result<Vec<u8>, PipelineError> {
+        assert!(job.prompt != "panic in export", "an export panics");
+        Ok(job.seed.to_be_bytes().into())
+    }
+
+    fn resume(&self, request: &PictureRequest, exported: &[u8]) -> Result<PictureRequest, PipelineError> {
+        let seed = exported.try_into().map(u64::from_be_bytes);
+        let seed = seed.map_err(|_| PipelineError::Snapshot("not eight bytes".into()))?;
+        Ok(PictureRequest { seed, ..request.clone() })
+    }
+
     fn decode(&self, job: &PictureRequest) -> Result<Picture, PipelineError> {
         if job.prompt == "not finite" {
             return Err(PipelineError::NotFinite);
@@ -212,7 +224,18 @@ impl World {
         };
         let (model, arrival) = (self.model.id.clone(), Instant::now());
         let sender = crate::engine::Sender { id: id.map(Into::into), ..Default::default() };
-        DrawRequest { model, generation, edit: None, seed: 0, arrival, deadline: None, sender, previews: None }
+        DrawRequest {
+            model,
+            generation,
+            edit: None,
+            seed: 0,
+            arrival,
+            deadline: None,
+            sender,
+            previews: None,
+            snapshots: None,
+            begun: BTreeMap::new(),
+        }
     }
 
     fn begin(&self, request: DrawRequest) -> Answer {
@@ -281,6 +304,80 @@ async fn previews_come_at_even_distances_and_one_that_panics_is_missing_from_its
     let panics = world.begin(DrawRequest { previews: Some(to), ..world.request("panic in preview", "16x16", None) });
     assert_eq!(panics.await.unwrap().unwrap().pictures[0].1.rgb[0], 9);
     assert!(futures::poll!(Box::pin(from.next())).is_pending());
+}
+
+/// The newest snapshot of the only picture.
+async fn newest(from: &mut SnapshotReceiver) -> Bytes {
+    let (picture, bytes) = tokio::time::timeout(Duration::from_secs(20), from.next()).await.expect("no snapshot came");
+    assert_eq!(picture, 0);
+    bytes
+}
+
+#[tokio::test]
+async fn what_is_handed_over_goes_on_elsewhere_without_taking_a_step_twice() {
+    let mut world = world().await;
+    world.model.defaults.steps = 9;
+    let (to, mut from) = snapshots(3);
+    let drawing = world.begin(DrawRequest { snapshots: Some(to), ..world.request("moves", "16x16", None) });
+    world.permit(3);
+    let third = newest(&mut from).await;
+    world.engine.hand_over().await; // before the fourth step, or while it is held
+    world.permit(1);
+    assert_eq!(drawing.await.unwrap().unwrap_err(), DrawError::Moved);
+    let (last, taken) = (newest(&mut from).await, world.steps.load(SeqCst));
+    world.until(|snapshot| snapshot.report.running == 0).await;
+    for (begun, permits, steps) in [(last, 5, 9 - taken), (third, 6, 6)] {
+        let before = world.steps.load(SeqCst);
+        world.permit(permits);
+        let begun = BTreeMap::from([(0, begun)]);
+        let drawn = world.begin(DrawRequest { begun, ..world.request("moves", "16x16", None) }).await;
+        assert_eq!(drawn.unwrap().unwrap().pictures[0].1.rgb[0], 9, "as without");
+        assert_eq!(world.steps.load(SeqCst) - before, steps);
+    }
+}
+
+#[tokio::test]
+async fn what_is_nearly_done_is_drawn_before_the_pod_goes_and_nothing_new_is_begun() {
+    let mut world = world().await;
+    world.model.defaults.steps = 4;
+    let movable = |world: &World| DrawRequest { snapshots: Some(snapshots(0).0), ..world.request("a", "16x16", None) };
+    let drawing = world.begin(movable(&world));
+    world.until(|snapshot| snapshot.report.running == 1).await;
+    world.permit(2);
+    while world.steps.load(SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    world.engine.hand_over().await;
+    world.permit(2);
+    assert_eq!(drawing.await.unwrap().unwrap().pictures[0].1.rgb[0], 4);
+    assert_eq!(world.begin(movable(&world)).await.unwrap().unwrap_err(), DrawError::Moved);
+    world.permit(4);
+    let stays = world.draw("stays", "16x16").await.unwrap().unwrap();
+    assert_eq!(stays.pictures[0].1.rgb[0], 4, "who can't go elsewhere is served to the end");
+}
+
+#[tokio::test]
+async fn a_snapshot_that_can_not_be_used_costs_its_steps_and_nothing_else() {
+    let mut world = world().await;
+    world.model.defaults.steps = 9;
+    let asked = world.request("begins anew", "16x16", None);
+    let picture = PictureRequest {
+        prompt: "begins anew".into(),
+        steps: 9,
+        ..load::default_picture(&world.model, &[images::Task::Generate])
+    };
+    let picture = PictureRequest { size: "16x16".parse().unwrap(), ..picture };
+    let digest = &world.model.checkpoint.digest;
+    let unreadable = snapshots::pack(digest, &picture, 3, b"x");
+    let readable = snapshots::pack(digest, &picture, 3, &3_u64.to_be_bytes());
+    let of_another = snapshots::pack("sha256:other", &picture, 3, &3_u64.to_be_bytes());
+    for (begun, steps) in [(readable, 6), (unreadable, 9), (of_another, 9), (Bytes::from_static(b"?"), 9)] {
+        let before = world.steps.load(SeqCst);
+        world.permit(steps);
+        let begun = BTreeMap::from([(0, begun)]);
+        let drawn = world.begin(DrawRequest { begun, ..asked.clone() }).await.unwrap().unwrap();
+        assert_eq!((drawn.pictures[0].1.rgb[0], world.steps.load(SeqCst) - before), (9, steps));
+    }
 }
 
 #[tokio::test]

@@ -25,8 +25,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(request: &NewRequest, arrival: Instant, patience: Duration) -> Self {
-        let NewRequest { id, tenant, class, pipeline, key, jobs: _, steps, deadline } = request.clone();
+    /// The job of this place in its request.
+    pub(super) fn new(request: &NewRequest, place: u32, arrival: Instant, patience: Duration) -> Self {
+        let NewRequest { id, tenant, class, pipeline, key, jobs: _, steps, taken, deadline } = request.clone();
+        let taken = taken.get(place as usize).copied().unwrap_or(0);
         Self {
             request: id,
             tenant,
@@ -35,7 +37,7 @@ impl Job {
             key,
             due: Due::new(arrival, deadline, patience),
             deadline,
-            steps_left: steps.max(1),
+            steps_left: steps.saturating_sub(taken).max(1),
             steps_taken: 0,
             is_running: false,
         }

@@ -50,6 +50,8 @@ pub struct NewRequest {
     pub jobs: u32,
     /// Model calls for each job.
     pub steps: u32,
+    /// Of these, those that each job has behind it already; of jobs without a number here, none.
+    pub taken: Vec<u32>,
     /// After this instant an answer is worth nothing.
     pub deadline: Option<Instant>,
 }

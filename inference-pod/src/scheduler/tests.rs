@@ -31,6 +31,7 @@ fn request(id: u64, side: u32, steps: u32) -> NewRequest {
         pipeline: PipelineId(0),
         key: key(side),
         jobs: 1,
+        taken: Vec::new(),
         steps,
         deadline: None,
     }
@@ -52,6 +53,18 @@ fn leaders(scheduler: &mut Scheduler, calls: usize, now: Instant) -> Vec<JobId> 
         batch.jobs[0]
     };
     (0..calls).map(call).collect()
+}
+
+#[test]
+fn a_job_that_was_begun_elsewhere_takes_the_steps_that_are_left() {
+    let (mut scheduler, now) = (scheduler(limits()), Instant::now());
+    let jobs = scheduler.admit(&NewRequest { jobs: 2, taken: vec![3], ..request(1, 8, 5) }, now).unwrap();
+    assert_eq!(scheduler.steps_left(RequestId(1)), 5);
+    assert_eq!((scheduler.stepped(&jobs), scheduler.stepped(&jobs)), (vec![], vec![jobs[0]]));
+    let spoilt = admit(&mut scheduler, &NewRequest { taken: vec![3], ..request(2, 8, 5) }, now);
+    assert_eq!(scheduler.steps_left(RequestId(2)), 2);
+    scheduler.begins_anew(spoilt, 5);
+    assert_eq!(scheduler.steps_left(RequestId(2)), 5);
 }
 
 #[test]

@@ -15,16 +15,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Shared;
 use super::respond::Refused;
+pub(super) use rules::Action;
 use rules::may;
-pub(super) use rules::{Action, Here};
 
-/// Both ends of a connection, as they were when it was made.
+/// Who is at the other end of a connection. `None` for a certificate of our CA that names nobody we know, and on ports
+/// without TLS.
 #[derive(Clone, Debug)]
-pub(super) struct Ends {
-    /// `None` for a certificate of our CA that names nobody we know, and on ports without TLS.
-    pub(super) caller: Option<Identity>,
-    pub(super) here: Here,
-}
+pub(super) struct Caller(pub(super) Option<Identity>);
 
 /// Exactly one URI SAN, and one that we know: a certificate with two names is nobody's.
 pub(super) fn identify(certificate: &CertificateDer<'_>) -> Option<Identity> {
@@ -44,9 +41,8 @@ pub(super) fn guard(route: MethodRouter<Shared>, action: Action) -> MethodRouter
 }
 
 async fn check(State(action): State<Action>, request: Request, next: Next) -> Response {
-    let ends = request.extensions().get::<Ends>();
-    let verdict = match ends.and_then(|ends| Some((ends.caller.as_ref()?, &ends.here))) {
-        Some((caller, here)) => may(caller, action, here).map_err(|denied| denied.to_string()),
+    let verdict = match request.extensions().get::<Caller>().and_then(|caller| caller.0.as_ref()) {
+        Some(caller) => may(caller, action).map_err(|denied| denied.to_string()),
         None => Err("a certificate without an identity of easel may do nothing".to_owned()),
     };
     match verdict {

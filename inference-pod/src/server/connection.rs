@@ -13,14 +13,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
-use super::authorize::{Ends, Here, identify};
-use super::tls::{Current, Served};
+use super::authorize::{Caller, identify};
+use super::tls::Current;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the head of a request; also how long an idle connection is kept (HTTP/1.1).
@@ -83,26 +84,24 @@ pub(super) async fn serve(
 
 async fn converse(
     stream: TcpStream,
-    served: Option<Arc<Served>>,
+    served: Option<Arc<ServerConfig>>,
     router: Router,
     watcher: Watcher,
 ) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let Some(served) = served else {
-        let ends = Ends { caller: None, here: Here::Unnamed };
-        return requests(stream, builder().http1_only(), router, ends, watcher).await;
+        return requests(stream, builder().http1_only(), router, Caller(None), watcher).await;
     };
-    let shaken = TlsAcceptor::from(served.config.clone()).accept(stream);
+    let shaken = TlsAcceptor::from(served).accept(stream);
     let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await;
     let stream = shaken.context("the handshake took too long")?.context("failed to shake hands")?;
     let session = stream.get_ref().1;
-    let caller = session.peer_certificates().and_then(|chain| identify(chain.first()?));
-    let ends = Ends { caller, here: served.here.clone() };
+    let caller = Caller(session.peer_certificates().and_then(|chain| identify(chain.first()?)));
     let builder = match session.alpn_protocol() {
         Some(b"h2") => builder().http2_only(),
         _ => builder().http1_only(),
     };
-    requests(stream, builder, router, ends, watcher).await
+    requests(stream, builder, router, caller, watcher).await
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -126,7 +125,7 @@ async fn requests<S>(
     stream: S,
     builder: Builder<TokioExecutor>,
     router: Router,
-    ends: Ends,
+    caller: Caller,
     watcher: Watcher,
 ) -> anyhow::Result<()>
 where
@@ -134,7 +133,7 @@ where
 {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ends.clone());
+        request.extensions_mut().insert(caller.clone());
         router.clone().call(request)
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service);

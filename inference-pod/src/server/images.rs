@@ -2,20 +2,26 @@
 //! Knows headers and bodies; what is drawn when is the engine's.
 
 mod edits;
+mod framed;
 mod picture;
 mod render;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use easel_api::engine::ModelId;
 use easel_api::error::ApiError;
-use easel_api::images::{Generation, GenerationRequest, MAX_GENERATION_BODY, Model, ModelList, Output, Streaming};
+use easel_api::frames::SNAPSHOT_STEPS_HEADER;
+use easel_api::images::{
+    EDITS_PATH, GENERATIONS_PATH, Generation, GenerationRequest, MAX_GENERATION_BODY, Model, ModelList, Output,
+    Streaming, VARIATIONS_PATH,
+};
 use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 
 use self::render::{Rendering, apart};
@@ -23,7 +29,7 @@ use super::Shared;
 use super::metrics::Outcome;
 use super::respond::{Refused, read_body};
 use crate::drain::InFlight;
-use crate::engine::{DrawError, DrawRequest, PreviewSender, Sender, Served, Snapshot};
+use crate::engine::{DrawError, DrawRequest, Drawn, PreviewSender, Sender, Served, Snapshot, SnapshotSender};
 use crate::pipeline::Edit;
 
 /// Milliseconds that the client will still wait.
@@ -34,6 +40,9 @@ const REQUEST_ID_HEADER: &str = "x-request-id";
 const RETRY_WHEN_DRAINING: u64 = 1;
 /// Seconds; no honest prediction is longer than anyone waits.
 const RETRY_AT_MOST: u64 = 600;
+
+/// Snapshots from elsewhere, by the picture's place in its request.
+pub(super) type Begun = BTreeMap<u32, Bytes>;
 
 pub(super) async fn models(State(shared): State<Shared>) -> Json<ModelList> {
     let model = |id: ModelId| Model { id: id.0, object: "model".into(), created: 0, owned_by: "easel".into() };
@@ -64,6 +73,10 @@ impl Counted {
         }
     }
 
+    fn moved(&mut self) {
+        self.ended(Outcome::Moved);
+    }
+
     /// For whoever goes on with the request.
     fn take(&mut self) -> Self {
         Self(self.0.take())
@@ -84,19 +97,37 @@ pub(super) async fn generate(
     body: Body,
 ) -> Result<Response, Refused> {
     let mut counted = Counted::new(&shared);
-    let result = answer(&shared, &mut counted, &headers, body).await;
+    let result = answer(&shared, &mut counted, &headers, body, Begun::new()).await;
     ended(counted, result)
 }
 
 pub(super) async fn edit(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let mut counted = Counted::new(&shared);
-    let result = edits::answer(&shared, edits::Kind::Edit, &mut counted, &headers, body).await;
+    let result = edits::answer(&shared, edits::Kind::Edit, &mut counted, &headers, body, Begun::new()).await;
     ended(counted, result)
 }
 
 pub(super) async fn vary(State(shared): State<Shared>, headers: HeaderMap, body: Body) -> Result<Response, Refused> {
     let mut counted = Counted::new(&shared);
-    let result = edits::answer(&shared, edits::Kind::Variation, &mut counted, &headers, body).await;
+    let result = edits::answer(&shared, edits::Kind::Variation, &mut counted, &headers, body, Begun::new()).await;
+    ended(counted, result)
+}
+
+/// A request that another pod has begun: `headers` and `body` are as if it came anew.
+pub(super) async fn go_on(
+    shared: &Shared,
+    path: &str,
+    headers: &HeaderMap,
+    body: Body,
+    begun: Begun,
+) -> Result<Response, Refused> {
+    let mut counted = Counted::new(shared);
+    let result = match path {
+        GENERATIONS_PATH => answer(shared, &mut counted, headers, body, begun).await,
+        EDITS_PATH => edits::answer(shared, edits::Kind::Edit, &mut counted, headers, body, begun).await,
+        VARIATIONS_PATH => edits::answer(shared, edits::Kind::Variation, &mut counted, headers, body, begun).await,
+        path => Err(ApiError::unknown_path("POST", path)),
+    };
     ended(counted, result)
 }
 
@@ -115,6 +146,9 @@ struct Wish {
     edit: Option<Edit>,
     output: Output,
     streaming: Option<Streaming>,
+    /// Model calls between two snapshots; `None`: whoever asks wants none, and can't go elsewhere.
+    snapshot_steps: Option<u32>,
+    begun: Begun,
     arrival: Instant,
     deadline: Option<Instant>,
     sender: Sender,
@@ -126,18 +160,35 @@ impl Wish {
         Rendering { model, generation, output, cut_out: shared.cut_out.clone() }
     }
 
-    fn request(self, previews: Option<PreviewSender>) -> DrawRequest {
-        let Self { model, generation, edit, output: _, streaming: _, arrival, deadline, sender } = self;
+    fn request(self, previews: Option<PreviewSender>, snapshots: Option<SnapshotSender>) -> DrawRequest {
+        let Self {
+            model,
+            generation,
+            edit,
+            output: _,
+            streaming: _,
+            snapshot_steps: _,
+            begun,
+            arrival,
+            deadline,
+            sender,
+        } = self;
         // 32 bits: every JSON reader keeps them whole, so the seed that is shown draws the same picture again.
         let seed = generation.seed.unwrap_or_else(|| rand::random::<u32>().into());
-        DrawRequest { model, generation, edit, seed, arrival, deadline, sender, previews }
+        DrawRequest { model, generation, edit, seed, arrival, deadline, sender, previews, snapshots, begun }
     }
 }
 
-async fn answer(shared: &Shared, counted: &mut Counted, headers: &HeaderMap, body: Body) -> Result<Response, ApiError> {
+async fn answer(
+    shared: &Shared,
+    counted: &mut Counted,
+    headers: &HeaderMap,
+    body: Body,
+    begun: Begun,
+) -> Result<Response, ApiError> {
     let arrival = Instant::now();
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
-    let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
+    let (deadline, sender, snapshot_steps) = (deadline(headers, arrival)?, sender(headers)?, snapshot_steps(headers)?);
     check_media_type(headers)?;
     let body = read_body(body, MAX_GENERATION_BODY).await?;
     let request = GenerationRequest::parse(&body)?;
@@ -146,7 +197,8 @@ async fn answer(shared: &Shared, counted: &mut Counted, headers: &HeaderMap, bod
     let generation = request.resolve(&served.defaults, &served.limits)?;
     let output = writable(shared, &request)?;
     let streaming = request.streaming();
-    let wish = Wish { model, generation, edit: None, output, streaming, arrival, deadline, sender };
+    let wish =
+        Wish { model, generation, edit: None, output, streaming, snapshot_steps, begun, arrival, deadline, sender };
     draw(shared, wish, counted, in_flight).await
 }
 
@@ -173,8 +225,15 @@ async fn draw(shared: &Shared, wish: Wish, counted: &mut Counted, in_flight: InF
     if let Some(streaming) = wish.streaming {
         return stream::answer(shared, wish, streaming, counted.take(), in_flight).await;
     }
+    if let Some(every) = wish.snapshot_steps {
+        return framed::answer(shared, wish, every, counted, in_flight).await;
+    }
     let rendering = wish.rendering(shared);
-    let drawn = shared.engine.draw(wish.request(None)).await.map_err(|error| refuse(&rendering.model, error))?;
+    let drawn = shared.engine.draw(wish.request(None, None)).await.map_err(|error| refuse(&rendering.model, error))?;
+    written(rendering, drawn, in_flight).await
+}
+
+async fn written(rendering: Rendering, drawn: Drawn, in_flight: InFlight) -> Result<Response, ApiError> {
     let headers = render::headers(&drawn)?;
     // The request stays in flight until its files are written, whoever still waits for them.
     let body = apart(move || {
@@ -183,6 +242,15 @@ async fn draw(shared: &Shared, wish: Wish, counted: &mut Counted, in_flight: InF
         body
     });
     Ok((headers, Json(body.await?)).into_response())
+}
+
+fn snapshot_steps(headers: &HeaderMap) -> Result<Option<u32>, ApiError> {
+    let Some(value) = headers.get(SNAPSHOT_STEPS_HEADER) else { return Ok(None) };
+    let steps = value.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let message = format!("{SNAPSHOT_STEPS_HEADER} is not a number of model calls");
+        ApiError::invalid(SNAPSHOT_STEPS_HEADER, "invalid_value", message)
+    })?;
+    Ok(Some(steps))
 }
 
 fn deadline(headers: &HeaderMap, arrival: Instant) -> Result<Option<Instant>, ApiError> {
@@ -247,6 +315,7 @@ fn refuse(model: &ModelId, error: DrawError) -> ApiError {
             ApiError { status: 422, ..ApiError::invalid("adapters", "adapter_unusable", message) }
         }
         DrawError::Cancelled => cancelled(&error),
+        DrawError::Moved => draining(),
         DrawError::Failed => ApiError::internal("the model failed to draw this; the pod's log says why"),
         DrawError::Stopped => ApiError::unavailable("engine_stopped", error.to_string(), RETRY_WHEN_DRAINING),
     }

@@ -21,6 +21,7 @@ pub(super) enum Outcome {
     QueueFull,
     Deadline,
     Draining,
+    Moved,
     Cancelled,
     Failed,
 }
@@ -34,6 +35,7 @@ impl EncodeLabelValue for Outcome {
             Self::QueueFull => "queue_full",
             Self::Deadline => "deadline",
             Self::Draining => "draining",
+            Self::Moved => "moved",
             Self::Cancelled => "cancelled",
             Self::Failed => "failed",
         };

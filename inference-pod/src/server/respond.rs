@@ -11,7 +11,7 @@ use easel_api::error::ApiError;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 /// A sender that has not sent its body by then is not going to.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An [`ApiError`] as a response.
 #[derive(Debug)]
@@ -41,9 +41,11 @@ pub(super) async fn read_body(body: Body, limit: u64) -> Result<Bytes, ApiError>
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(ApiError::too_large(limit)),
         Ok(Err(error)) => Err(ApiError::malformed(format!("failed to read the body: {error}"))),
-        Err(_) => {
-            let message = format!("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs());
-            Err(ApiError { status: 408, code: Some("body_timeout".into()), ..ApiError::malformed(message) })
-        }
+        Err(_) => Err(body_timeout()),
     }
+}
+
+pub(super) fn body_timeout() -> ApiError {
+    let message = format!("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs());
+    ApiError { status: 408, code: Some("body_timeout".into()), ..ApiError::malformed(message) }
 }

@@ -1,5 +1,5 @@
 //! The engine port's certificates: read from a mounted Secret, replaced while serving.
-//! Owns the TLS configuration and the name of this pod; does not know what a caller may do.
+//! Owns the TLS configuration; does not know what a caller may do.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +13,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::watch;
 
-use super::authorize::{Here, identify};
-
 /// What new connections use.
-pub(super) type Current = Arc<ArcSwap<Served>>;
-
-/// With what this pod proves itself, and who it is by that.
-pub(super) struct Served {
-    pub(super) config: Arc<ServerConfig>,
-    pub(super) here: Here,
-}
+pub(super) type Current = Arc<ArcSwap<ServerConfig>>;
 
 pub(super) struct Certificates {
     folder: PathBuf,
@@ -92,7 +84,7 @@ impl Files {
 
     /// A client certificate of the authority is required: without one the handshake fails. A configuration that
     /// replaces another knows none of its sessions, so that no caller of a retired authority resumes one.
-    fn served(&self) -> anyhow::Result<Served> {
+    fn served(&self) -> anyhow::Result<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
         for authority in certificates(&self.authority).context("failed to read ca.crt")? {
@@ -102,7 +94,6 @@ impl Files {
             .build()
             .context("failed to trust ca.crt")?;
         let chain = certificates(&self.certificate).context("failed to read tls.crt")?;
-        let here = Here::from(chain.first().and_then(identify));
         let key = PrivateKeyDer::from_pem_slice(&self.key).context("failed to read tls.key")?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -110,7 +101,7 @@ impl Files {
             .with_single_cert(chain, key)
             .context("failed to pair tls.crt with tls.key")?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Served { config: Arc::new(config), here })
+        Ok(config)
     }
 }
 

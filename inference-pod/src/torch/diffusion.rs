@@ -9,6 +9,7 @@ mod job;
 mod loader;
 pub(super) mod pixels;
 mod preview;
+mod snapshot;
 mod start;
 
 use std::cell::OnceCell;
@@ -127,6 +128,18 @@ impl Pipeline for Diffusion {
                 job.advance(step);
             }
             Ok(())
+        })
+    }
+
+    fn export(&self, job: &Job) -> Result<Vec<u8>, PipelineError> {
+        guarded("export a job", || snapshot::write(job.progress()))
+    }
+
+    fn resume(&self, request: &PictureRequest, exported: &[u8]) -> Result<Job, PipelineError> {
+        guarded("resume a job", || {
+            let job = self.start(request)?;
+            let progress = snapshot::read(exported, &job, request.seed)?;
+            Ok(job.resumed(progress))
         })
     }
 

@@ -10,6 +10,7 @@ mod default_model;
 mod edits;
 mod flux;
 mod golden;
+mod hand_over;
 mod image_tools;
 mod img2img;
 mod lora;

@@ -47,17 +47,21 @@ async fn the_drain_time_is_a_bound() {
 }
 
 /// The binary itself, killed when the test ends.
-struct Binary(Child);
+pub(crate) struct Binary {
+    process: Child,
+    /// Where its metrics are.
+    pub(crate) metrics: SocketAddr,
+}
 
 impl Drop for Binary {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 impl Binary {
-    fn start(folder: &Path, flags: &[&str]) -> (Self, SocketAddr) {
+    pub(crate) fn start(folder: &Path, flags: &[&str]) -> (Self, SocketAddr) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_easel-inference"));
         command.args(["--pipeline=fake", "--fake-step-ms=640", "--drain-seconds=20"]).args(flags);
         command.args(["--listen=127.0.0.1:0", "--probes-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"]);
@@ -66,14 +70,26 @@ impl Binary {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let listening = lines.find_map(|line| {
             let line: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            (line["message"] == "listening").then(|| line["engine"].as_str().unwrap().parse().unwrap())
+            let address = |port: &str| line[port].as_str().unwrap().parse::<SocketAddr>().unwrap();
+            (line["message"] == "listening").then(|| (address("engine"), address("metrics")))
         });
         std::thread::spawn(move || lines.count()); // a full pipe would stop the pod
-        (Self(child), listening.unwrap())
+        let (engine, metrics) = listening.unwrap();
+        (Self { process: child, metrics }, engine)
     }
 
-    fn terminate(&self) {
-        assert!(Command::new("kill").arg("-TERM").arg(self.0.id().to_string()).status().unwrap().success());
+    pub(crate) fn terminate(&self) {
+        assert!(Command::new("kill").arg("-TERM").arg(self.process.id().to_string()).status().unwrap().success());
+    }
+
+    /// As with `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+    }
+
+    /// Until it has ended by itself.
+    pub(crate) async fn ended(mut self) -> Option<i32> {
+        tokio::task::spawn_blocking(move || self.process.wait().unwrap()).await.unwrap().code()
     }
 }
 
@@ -89,7 +105,7 @@ async fn sigterm_ends_the_process_with_zero_after_the_last_answer() {
     operator.report_until(|report| report.running == 1).await;
     binary.terminate();
     assert_eq!(drawing.await.unwrap().status, StatusCode::OK);
-    let status = tokio::task::spawn_blocking(move || binary.0.wait().unwrap()).await.unwrap();
+    let status = tokio::task::spawn_blocking(move || binary.process.wait().unwrap()).await.unwrap();
     assert_eq!(status.code(), Some(0));
 }
 
@@ -103,7 +119,7 @@ async fn sigterm_does_not_wait_for_a_checkpoint_that_loads() {
     let loads = |state: &ModelState| matches!(state, ModelState::Verifying { done_bytes: 1.., .. });
     operator.report_until(|report| loads(&report.models[0].state)).await;
     binary.terminate();
-    let ended = tokio::task::spawn_blocking(move || binary.0.wait().unwrap());
+    let ended = tokio::task::spawn_blocking(move || binary.process.wait().unwrap());
     assert_eq!(tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().code(), Some(0));
 }
 

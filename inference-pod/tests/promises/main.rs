@@ -9,6 +9,7 @@ mod fetches_checkpoints;
 mod finishes_before_it_stops;
 mod fits_its_memory;
 mod frees_the_engine_when_clients_leave;
+mod hands_pictures_over;
 mod holds_what_the_operator_wants;
 mod knows_its_callers;
 mod lets_only_the_right_callers_in;

@@ -9,9 +9,12 @@ use tokio::sync::oneshot;
 use super::Engine;
 use crate::engine::drawing::{Told, pictures};
 use crate::engine::residency::Loaded;
+use crate::engine::snapshots::{Begun, unpack};
 use crate::engine::{DrawError, DrawRequest, Drawn};
 use crate::pipeline::{PictureRequest, Pipeline, WornAdapter};
 use crate::scheduler::{JobId, NewRequest, PipelineId, RequestId, Unadmitted};
+
+type Placed = (RequestId, Vec<JobId>, Told, Vec<Option<Begun>>);
 
 impl<P: Pipeline> Engine<P> {
     /// A request and what it wears, which is in memory.
@@ -22,25 +25,25 @@ impl<P: Pipeline> Engine<P> {
         reply: oneshot::Sender<Result<Drawn, DrawError>>,
     ) {
         match self.admitted(request, worn) {
-            Ok((id, jobs, told)) => self.drawings.add(id, (request, worn), jobs, told, reply),
+            Ok((id, jobs, told, begun)) => self.drawings.add(id, (request, worn), jobs, (told, begun), reply),
             Err(error) => {
                 let _ = reply.send(Err(error));
             }
         }
     }
 
-    fn admitted(
-        &mut self,
-        request: &DrawRequest,
-        worn: &[WornAdapter],
-    ) -> Result<(RequestId, Vec<JobId>, Told), DrawError> {
+    fn admitted(&mut self, request: &DrawRequest, worn: &[WornAdapter]) -> Result<Placed, DrawError> {
+        if self.drawings.is_leaving() && request.snapshots.is_some() {
+            return Err(DrawError::Moved);
+        }
         let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
         let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
         let picture = pictures(request, worn).next().ok_or(DrawError::Failed)?;
         fits(loaded.pipeline.tasks(), &picture)?;
         let key = loaded.pipeline.batch_key(&picture);
-        let told = told(loaded, request, &picture);
+        let told = told(pipeline, loaded, request, &picture);
         self.scheduler.memory_mut().decodes(pipeline, loaded.pipeline.decode_memory());
+        let begun = self.begun(request, worn, &told.digest);
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let new = NewRequest {
@@ -51,15 +54,29 @@ impl<P: Pipeline> Engine<P> {
             key,
             jobs: request.generation.n,
             steps: picture.model_calls(),
+            taken: begun.iter().map(|begun| begun.as_ref().map_or(0, |begun| begun.taken)).collect(),
             deadline: request.deadline,
         };
         match self.scheduler.admit(&new, request.arrival.min(Instant::now())) {
             Ok(jobs) => {
                 self.adapters.is_worn(pipeline, worn);
-                Ok((id, jobs, told))
+                Ok((id, jobs, told, begun))
             }
             Err(unadmitted) => Err(self.refusal(unadmitted, pipeline, &picture)),
         }
+    }
+
+    /// Of each picture, where another pod has come.
+    fn begun(&self, request: &DrawRequest, worn: &[WornAdapter], digest: &str) -> Vec<Option<Begun>> {
+        let begun = |(place, picture): (u32, PictureRequest)| {
+            let snapshot = request.begun.get(&place)?;
+            let begun = unpack(digest, &picture, snapshot);
+            if begun.is_none() {
+                self.metrics.snapshots_refused.inc();
+            }
+            begun
+        };
+        (0..).zip(pictures(request, worn)).map(begun).collect()
     }
 
     fn refusal(&self, unadmitted: Unadmitted, pipeline: PipelineId, picture: &PictureRequest) -> DrawError {
@@ -101,11 +118,17 @@ impl<P: Pipeline> Engine<P> {
     }
 }
 
-fn told<P: Pipeline>(loaded: &Loaded<P>, request: &DrawRequest, picture: &PictureRequest) -> Told {
+fn told<P: Pipeline>(
+    pipeline: PipelineId,
+    loaded: &Loaded<P>,
+    request: &DrawRequest,
+    picture: &PictureRequest,
+) -> Told {
     let key = loaded.pipeline.batch_key(picture);
     let positions = u64::from(key.height) * u64::from(key.width);
     let tokens = |text: &str| if text.is_empty() { 0 } else { loaded.pipeline.text_tokens(text) };
     Told {
+        pipeline,
         digest: loaded.checkpoint.digest.clone(),
         text_tokens: tokens(&picture.prompt) + tokens(&picture.negative_prompt),
         picture_tokens: if picture.edit.is_some() { positions } else { 0 },

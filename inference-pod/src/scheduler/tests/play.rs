@@ -136,6 +136,7 @@ impl Play {
             pipeline: PipelineId(arrival.pipeline),
             key: key(arrival.side),
             jobs: arrival.jobs,
+            taken: Vec::new(),
             steps: arrival.steps,
             deadline: arrival.deadline_ms.map(|ms| self.now + Duration::from_millis(ms.into())),
         };

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use easel_api::identity::{Deployment, Identity};
+use easel_api::identity::Identity;
 
 /// What a caller wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,16 +16,8 @@ pub(crate) enum Action {
     Draw,
     /// Have a request forgotten.
     Cancel,
-    /// Give it a job that another pod has begun.
+    /// Give it a request that another pod has begun.
     HandOver,
-}
-
-/// Whose pod this is, as its own certificate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Here {
-    PodOf(Deployment),
-    /// A certificate from before pods had identities: nobody is its peer.
-    Unnamed,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,17 +27,16 @@ pub(crate) struct Denied {
     action: Action,
 }
 
-pub(crate) fn may(caller: &Identity, action: Action, here: &Here) -> Result<(), Denied> {
+pub(crate) fn may(caller: &Identity, action: Action) -> Result<(), Denied> {
     let allowed = match (action, caller) {
         (Action::PutResidency | Action::ReadReport, Identity::Operator)
-        | (Action::ReadReport | Action::Draw | Action::Cancel, Identity::Gateway) => true,
-        (Action::HandOver, Identity::Pods(theirs)) => match here {
-            Here::PodOf(ours) => theirs == ours,
-            Here::Unnamed => false,
-        },
+        | (Action::ReadReport | Action::Draw | Action::Cancel | Action::HandOver, Identity::Gateway) => true,
         (Action::Draw | Action::Cancel | Action::HandOver, Identity::Operator)
-        | (Action::PutResidency | Action::HandOver, Identity::Gateway)
-        | (Action::PutResidency | Action::ReadReport | Action::Draw | Action::Cancel, Identity::Pods(_)) => false,
+        | (Action::PutResidency, Identity::Gateway)
+        | (
+            Action::PutResidency | Action::ReadReport | Action::Draw | Action::Cancel | Action::HandOver,
+            Identity::Pods(_),
+        ) => false,
     };
     if allowed { Ok(()) } else { Err(Denied { caller: caller.clone(), action }) }
 }
@@ -55,18 +46,7 @@ impl Action {
         match self {
             Self::PutResidency => "the operator",
             Self::ReadReport => "the operator and gateways",
-            Self::Draw | Self::Cancel => "gateways",
-            Self::HandOver => "pods of the same Deployment",
-        }
-    }
-}
-
-impl From<Option<Identity>> for Here {
-    /// Of this pod's own certificate. One of the control plane's is no pod's.
-    fn from(own: Option<Identity>) -> Self {
-        match own {
-            Some(Identity::Pods(deployment)) => Self::PodOf(deployment),
-            Some(Identity::Operator | Identity::Gateway) | None => Self::Unnamed,
+            Self::Draw | Self::Cancel | Self::HandOver => "gateways",
         }
     }
 }
@@ -85,42 +65,29 @@ impl fmt::Display for Action {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use easel_api::identity::Deployment;
 
-    fn pods(namespace: &str, name: &str) -> Deployment {
-        Deployment { namespace: namespace.into(), name: name.into() }
-    }
+    use super::*;
 
     #[test]
     fn every_caller_may_do_its_own_part_and_nothing_else() {
         use Action::{Cancel, Draw, HandOver, PutResidency, ReadReport};
-        let here = Here::PodOf(pods("easel-system", "easel-pool-cpu"));
+        let pods = Identity::Pods(Deployment { namespace: "easel-system".into(), name: "easel-pool-cpu".into() });
         let table = [
             (Identity::Operator, vec![PutResidency, ReadReport]),
-            (Identity::Gateway, vec![ReadReport, Draw, Cancel]),
-            (Identity::Pods(pods("easel-system", "easel-pool-cpu")), vec![HandOver]),
-            (Identity::Pods(pods("easel-system", "easel-pool-gpu")), vec![]),
-            (Identity::Pods(pods("art", "easel-pool-cpu")), vec![]),
+            (Identity::Gateway, vec![ReadReport, Draw, Cancel, HandOver]),
+            (pods, vec![]),
         ];
         for (caller, allowed) in table {
             for action in [PutResidency, ReadReport, Draw, Cancel, HandOver] {
-                assert_eq!(may(&caller, action, &here).is_ok(), allowed.contains(&action), "{caller}: {action}");
+                assert_eq!(may(&caller, action).is_ok(), allowed.contains(&action), "{caller}: {action}");
             }
         }
     }
 
     #[test]
-    fn a_pod_without_an_identity_has_no_peers() {
-        for own in [None, Some(Identity::Operator), Some(Identity::Gateway)] {
-            assert_eq!(Here::from(own), Here::Unnamed);
-        }
-        let peer = Identity::Pods(pods("art", "easel-model-m"));
-        assert!(may(&peer, Action::HandOver, &Here::Unnamed).is_err());
-    }
-
-    #[test]
     fn a_denial_says_who_may() {
-        let denied = may(&Identity::Gateway, Action::PutResidency, &Here::Unnamed).unwrap_err();
+        let denied = may(&Identity::Gateway, Action::PutResidency).unwrap_err();
         assert_eq!(denied.to_string(), "the identity 'gateway' may not put residency; only the operator may");
     }
 }

@@ -12,7 +12,7 @@ use easel_api::error::ApiError;
 use easel_api::images::{EditRequest, EditWay, Generation, MAX_FORWARDED_EDIT_BODY, VariationRequest};
 
 use super::picture::{self, Sent};
-use super::{Counted, Wish, deadline, draining, draw, named, sender, writable};
+use super::{Begun, Counted, Wish, deadline, draining, draw, named, sender, snapshot_steps, writable};
 use crate::pipeline::{Edit, Way};
 use crate::server::Shared;
 use crate::server::respond::read_body;
@@ -66,10 +66,11 @@ pub(super) async fn answer(
     counted: &mut Counted,
     headers: &HeaderMap,
     body: Body,
+    begun: Begun,
 ) -> Result<Response, ApiError> {
     let arrival = Instant::now();
     let in_flight = shared.drain.enter().ok_or_else(draining)?;
-    let (deadline, sender) = (deadline(headers, arrival)?, sender(headers)?);
+    let (deadline, sender, snapshot_steps) = (deadline(headers, arrival)?, sender(headers)?, snapshot_steps(headers)?);
     let content_type = headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap_or("?"));
     let body = read_body(body, MAX_FORWARDED_EDIT_BODY).await?;
     let request = Request::read(kind, content_type, body).await?;
@@ -82,7 +83,7 @@ pub(super) async fn answer(
     let sent = Sent { picture: edit.picture.clone(), mask: edit.mask.clone() };
     let streaming = edit.generation.streaming();
     let edit = Some(start(way, picture::decode(sent, generation.size).await?)?);
-    let wish = Wish { model, generation, edit, output, streaming, arrival, deadline, sender };
+    let wish = Wish { model, generation, edit, output, streaming, snapshot_steps, begun, arrival, deadline, sender };
     draw(shared, wish, counted, in_flight).await
 }
 

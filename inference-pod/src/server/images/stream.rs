@@ -58,7 +58,7 @@ pub(super) async fn answer(
     let is_edit = wish.edit.is_some();
     let rendering = wish.rendering(shared);
     let (to, previews) = previews(streaming.partial_images);
-    let (engine, request) = (shared.engine.clone(), wish.request(Some(to)));
+    let (engine, request) = (shared.engine.clone(), wish.request(Some(to), None));
     let stage = Stage::Drawing(Box::pin(async move { engine.draw(request).await }));
     let mut pictures = Pictures { previews, stage, rendering, is_edit, counted, _in_flight: in_flight };
     let first = match pictures.next().await {

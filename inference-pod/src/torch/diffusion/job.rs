@@ -83,6 +83,11 @@ impl Job {
         &self.progress.latents
     }
 
+    /// Of the whole run, those that were taken included.
+    pub(super) fn steps(&self) -> usize {
+        self.sampler.steps() - self.around.skipped
+    }
+
     pub fn is_finished(&self) -> bool {
         self.step() >= self.sampler.steps()
     }
