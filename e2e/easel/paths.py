@@ -13,7 +13,8 @@ CHARTS = ROOT / "charts"
 MODEL = ROOT / "inference-pod" / "models" / "emoji"
 EDIT_MODEL = MODEL.with_name("emoji-edit")
 CUT_OUT = MODEL.with_name("cut-out")
-MODELS = (MODEL, EDIT_MODEL, CUT_OUT)
+UPSCALE = MODEL.with_name("upscale")
+MODELS = (MODEL, EDIT_MODEL, CUT_OUT, UPSCALE)
 
 sys.path.insert(0, str(CLUSTER))  # the cluster's own package, `onenode`
 

@@ -4,7 +4,7 @@ import io
 import unittest
 
 import openai
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from easel import gateway
 from promises.world import GATEWAY, Promise
@@ -47,6 +47,13 @@ class PictureFiles(Promise):
             self.assertGreaterEqual(alpha.getpixel((32, 20)), 240, "the blossom stays")
             for corner in ((0, 0), (63, 0), (0, 63), (63, 63)):
                 self.assertLessEqual(alpha.getpixel(corner), 8, "the background goes")
+
+    def test_an_upscaled_picture_is_four_times_as_wide_and_high(self):
+        answer = draw(size="64x64", upscale=4)
+        large, small = self.opened(answer), self.opened(draw(size="64x64"))
+        self.assertEqual((large.size, answer.json()["size"]), ((256, 256), "256x256"))
+        difference = ImageChops.difference(large.resize((64, 64), Image.Resampling.BOX), small)
+        self.assertLess(max(ImageStat.Stat(difference).rms), 16, "the same picture")
 
     def test_openais_own_client_asks_for_both(self):
         client = openai.OpenAI(base_url=f"{GATEWAY}/v1", api_key="unused", max_retries=0)

@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use easel_inference::cut_out::CutOut;
 use easel_inference::pipeline::Picture;
 use easel_inference::torch::u2net::U2NetP;
-use easel_inference::torch::upscale::SrvggNetCompact;
+use easel_inference::torch::upscale::Upscaler;
 use easel_inference::torch::{self, DeviceChoice, Dtype, Placement};
+use easel_inference::upscale::Upscale;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
@@ -30,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     let placement = Placement::choose(DeviceChoice::Auto, Dtype::F32)?;
     torch::set_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get() as u16));
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-    let upscaler = SrvggNetCompact::load(&models.join("upscale"), placement)?;
+    let upscaler = Upscaler::load(&models.join("upscale"), placement)?;
     let cut_out = U2NetP::load(&models.join("cut-out"), placement)?;
     let read = |name: &&str| read(&Path::new(&drawn).join(format!("{name}.png")));
 
@@ -53,7 +54,7 @@ fn image(picture: &Picture) -> anyhow::Result<RgbImage> {
 }
 
 /// Repeated pixels, bicubic, the network.
-fn upscaled(model: &SrvggNetCompact, picture: &Picture) -> anyhow::Result<Vec<RgbImage>> {
+fn upscaled(model: &Upscaler, picture: &Picture) -> anyhow::Result<Vec<RgbImage>> {
     let started = Instant::now();
     let large = image(&model.upscale(picture)?)?;
     println!("upscaled {} to {}x{} in {:.0?}", picture.size, large.width(), large.height(), started.elapsed());

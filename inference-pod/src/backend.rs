@@ -10,11 +10,14 @@ use clap::{Args, ValueEnum};
 
 use crate::cut_out::FakeCutOut;
 use crate::fake::{FakeFlags, FakeLoader};
+use crate::finishing::Finishing;
 use crate::pod::{Pod, PodFlags};
+use crate::upscale::Repeat;
 #[cfg(feature = "torch")]
 use crate::{
     cut_out::CutOut,
-    torch::{Placement, u2net::U2NetP},
+    torch::{Placement, u2net::U2NetP, upscale::Upscaler},
+    upscale::Upscale,
 };
 
 #[derive(Args, Clone, Debug)]
@@ -34,6 +37,9 @@ pub struct BackendFlags {
     /// Folder of the model that takes backgrounds away; absent: transparent backgrounds are refused
     #[arg(long, env = "EASEL_CUT_OUT", default_value = "/models/cut-out")]
     pub cut_out: PathBuf,
+    /// Folder of the model that makes pictures larger; absent: upscale is refused
+    #[arg(long, env = "EASEL_UPSCALE", default_value = "/models/upscale")]
+    pub upscale: PathBuf,
     #[command(flatten)]
     pub fake: FakeFlags,
 }
@@ -72,7 +78,8 @@ pub async fn start(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> 
     match flags.pipeline {
         Backend::Fake => {
             tracing::warn!("the fake pipeline draws gradients; for tests and simulations only");
-            Pod::start_with(FakeLoader::new(flags.fake.clone()), Some(Arc::new(FakeCutOut)), pod).await
+            let finishing = Finishing { cut_out: Some(Arc::new(FakeCutOut)), upscale: Some(Arc::new(Repeat)) };
+            Pod::start_with(FakeLoader::new(flags.fake.clone()), finishing, pod).await
         }
         Backend::Torch => start_torch(flags, pod).await,
     }
@@ -94,7 +101,9 @@ async fn start_torch(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod
     let threads = if flags.threads == 0 { cores() } else { flags.threads };
     torch::set_threads(threads);
     tracing::info!(device = %placement, dtype = ?flags.dtype, threads, "computing with libtorch");
-    Pod::start_with(TorchLoader::new(placement), cut_out(&flags.cut_out, placement)?, pod).await
+    let finishing =
+        Finishing { cut_out: cut_out(&flags.cut_out, placement)?, upscale: upscale(&flags.upscale, placement)? };
+    Pod::start_with(TorchLoader::new(placement), finishing, pod).await
 }
 
 /// Weights that are there and can't be used are a broken image, and no reason to go on without them.
@@ -107,6 +116,19 @@ fn cut_out(folder: &Path, placement: Placement) -> anyhow::Result<Option<Arc<dyn
     }
     let model = U2NetP::load(folder, placement);
     let model = model.with_context(|| format!("failed to load the cut-out model of {}", folder.display()))?;
+    Ok(Some(Arc::new(model)))
+}
+
+/// As [`cut_out`].
+#[cfg(feature = "torch")]
+fn upscale(folder: &Path, placement: Placement) -> anyhow::Result<Option<Arc<dyn Upscale>>> {
+    use anyhow::Context as _;
+    if !folder.exists() {
+        tracing::info!(folder = %folder.display(), "no upscaler; larger pictures than are drawn are refused");
+        return Ok(None);
+    }
+    let model = Upscaler::load(folder, placement);
+    let model = model.with_context(|| format!("failed to load the upscaler of {}", folder.display()))?;
     Ok(Some(Arc::new(model)))
 }
 

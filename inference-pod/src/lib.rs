@@ -6,6 +6,7 @@ pub mod cut_out;
 pub mod drain;
 pub mod engine;
 pub mod fake;
+pub mod finishing;
 pub mod picture_file;
 pub mod pipeline;
 pub mod png;
@@ -14,6 +15,7 @@ pub mod scheduler;
 pub mod server;
 #[cfg(feature = "torch")]
 pub mod torch;
+pub mod upscale;
 pub mod vocabulary;
 
 /// An error with its causes, for a log field or a status message.

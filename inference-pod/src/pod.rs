@@ -1,7 +1,6 @@
 //! Puts the parts of a pod together and takes them apart again: start, drain, stop.
 //! Decides the order of both; everything else is the parts'.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,9 +8,9 @@ use clap::Args;
 use prometheus_client::registry::Registry;
 
 use crate::checkpoint::CheckpointFlags;
-use crate::cut_out::CutOut;
 use crate::drain::Drain;
 use crate::engine::{EngineFlags, EngineHandle, EngineMetrics};
+use crate::finishing::Finishing;
 use crate::pipeline::Loader;
 use crate::server::{Addresses, ServerFlags, ServerMetrics, Servers};
 
@@ -41,16 +40,12 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Without a model that cuts pictures out: transparent backgrounds are refused.
+    /// Without anything that pictures could be finished with.
     pub async fn start<L: Loader>(loader: L, flags: &PodFlags) -> anyhow::Result<Self> {
-        Self::start_with(loader, None, flags).await
+        Self::start_with(loader, Finishing::default(), flags).await
     }
 
-    pub async fn start_with<L: Loader>(
-        loader: L,
-        cut_out: Option<Arc<dyn CutOut>>,
-        flags: &PodFlags,
-    ) -> anyhow::Result<Self> {
+    pub async fn start_with<L: Loader>(loader: L, finishing: Finishing, flags: &PodFlags) -> anyhow::Result<Self> {
         let mut registry = Registry::with_prefix("easel_inference");
         let engine_metrics = EngineMetrics::register(&mut registry);
         let server_metrics = ServerMetrics::register(&mut registry);
@@ -59,7 +54,7 @@ impl Pod {
         let engine = engine.context("failed to start the engine")?;
         let drain = Drain::default();
         let servers =
-            Servers::start(&flags.server, engine.clone(), cut_out, drain.clone(), server_metrics, registry).await?;
+            Servers::start(&flags.server, engine.clone(), finishing, drain.clone(), server_metrics, registry).await?;
         let Addresses { engine: address, probes, metrics } = servers.addresses();
         tracing::info!(engine = %address, %probes, %metrics, "listening");
         Ok(Self { engine, drain, servers, drain_for: Duration::from_secs(flags.drain_seconds.into()) })

@@ -29,9 +29,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::cut_out::CutOut;
 use crate::drain::Drain;
 use crate::engine::EngineHandle;
+use crate::finishing::Finishing;
 use authorize::{Action, guard};
 use connection::Acceptor;
 pub use metrics::ServerMetrics;
@@ -62,8 +62,7 @@ struct Shared {
     engine: EngineHandle,
     drain: Drain,
     metrics: ServerMetrics,
-    /// For transparent backgrounds, where the pod has a model for them.
-    cut_out: Option<Arc<dyn CutOut>>,
+    finishing: Finishing,
     /// Turns true when streams shall end.
     stopping: watch::Receiver<bool>,
 }
@@ -89,13 +88,13 @@ impl Servers {
     pub async fn start(
         flags: &ServerFlags,
         engine: EngineHandle,
-        cut_out: Option<Arc<dyn CutOut>>,
+        finishing: Finishing,
         drain: Drain,
         metrics: ServerMetrics,
         registry: Registry,
     ) -> anyhow::Result<Self> {
         let (stopping, stop) = watch::channel(false);
-        let shared = Shared { engine, drain, metrics, cut_out, stopping: stop.clone() };
+        let shared = Shared { engine, drain, metrics, finishing, stopping: stop.clone() };
         let certificates = tls::Certificates::load(&flags.tls_dir)?;
         let current = certificates.current();
         let engine = bind(flags.listen).await?;

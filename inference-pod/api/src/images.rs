@@ -37,6 +37,8 @@ pub const MAX_PROMPT_CHARS: usize = 32_000;
 pub const MAX_GENERATION_BODY: u64 = 1 << 20;
 /// OpenAI's own bound; a model's `limits.maxImages` may be lower.
 pub const MAX_IMAGES: u32 = 10;
+/// How much wider and higher a picture comes back than it was drawn, if `upscale` asks for it.
+pub const UPSCALE_FACTOR: u32 = 4;
 const MAX_GUIDANCE: f32 = 50.0;
 
 /// The body of `POST /v1/images/generations`, as sent. Fields under "extensions" are Easel's.
@@ -82,6 +84,8 @@ pub struct GenerationRequest {
     pub sampler: Option<SamplerKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapters: Option<Vec<AdapterChoice>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upscale: Option<i64>,
 }
 
 /// How many steps are worth it, when `steps` does not say: half, the model's default, twice.
@@ -114,7 +118,10 @@ pub struct Generation {
     pub prompt: String,
     pub negative_prompt: String,
     pub n: u32,
+    /// That is drawn.
     pub size: ImageSize,
+    /// That comes back: `size`, or that of the upscaled picture.
+    pub picture_size: ImageSize,
     pub quality: Quality,
     pub steps: u32,
     pub guidance_scale: f32,
@@ -152,6 +159,7 @@ impl GenerationRequest {
         in_range("partial_images", self.partial_images, 0, MAX_PARTIAL_IMAGES.into())?;
         in_range("steps", self.steps, 1, 1000)?;
         check_guidance("guidance_scale", self.guidance_scale)?;
+        in_range("upscale", self.upscale, UPSCALE_FACTOR.into(), UPSCALE_FACTOR.into())?;
         parse_size(self.size.as_deref())?;
         adapters::check(self.adapters.as_deref().unwrap_or_default())?;
         self.output()?;
@@ -199,6 +207,12 @@ impl GenerationRequest {
             let message = format!("{size} is {} pixels; this model draws at most {}", size.pixels(), limits.max_pixels);
             return Err(invalid_value("size", message));
         }
+        let picture_size = match self.upscale {
+            Some(_) => size
+                .times(UPSCALE_FACTOR)
+                .map_err(|error| invalid_value("upscale", format!("four times {size}: {error}")))?,
+            None => size,
+        };
         let quality = self.quality.unwrap_or(Quality::Auto);
         let steps = match self.steps {
             Some(steps) => bounded("steps", steps, limits.max_steps)?,
@@ -209,6 +223,7 @@ impl GenerationRequest {
             negative_prompt: self.negative_prompt.clone().unwrap_or_default(),
             n,
             size,
+            picture_size,
             quality,
             steps,
             guidance_scale: self.guidance_scale.unwrap_or(defaults.guidance_scale),

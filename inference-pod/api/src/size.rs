@@ -47,6 +47,11 @@ impl ImageSize {
         Ok(Self { width, height })
     }
 
+    /// So many times as wide and high.
+    pub fn times(self, factor: u32) -> Result<Self, SizeError> {
+        Self::new(self.width.saturating_mul(factor), self.height.saturating_mul(factor))
+    }
+
     pub fn width(self) -> u32 {
         self.width
     }

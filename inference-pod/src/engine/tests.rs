@@ -215,6 +215,7 @@ impl World {
             negative_prompt: String::new(),
             n: 1,
             size: size.parse().unwrap(),
+            picture_size: size.parse().unwrap(),
             quality: Quality::Auto,
             steps: defaults.steps,
             guidance_scale: defaults.guidance_scale,

@@ -157,7 +157,7 @@ struct Wish {
 impl Wish {
     fn rendering(&self, shared: &Shared) -> Rendering {
         let (model, generation, output) = (self.model.clone(), self.generation.clone(), self.output);
-        Rendering { model, generation, output, cut_out: shared.cut_out.clone() }
+        Rendering { model, generation, output, finishing: shared.finishing.clone() }
     }
 
     fn request(self, previews: Option<PreviewSender>, snapshots: Option<SnapshotSender>) -> DrawRequest {
@@ -205,10 +205,15 @@ async fn answer(
 /// What this pod can't do after drawing is refused before.
 fn writable(shared: &Shared, request: &GenerationRequest) -> Result<Output, ApiError> {
     let output = request.output()?;
-    if output.is_transparent() && shared.cut_out.is_none() {
+    if output.is_transparent() && shared.finishing.cut_out.is_none() {
         let message = "this pod has no cut-out model for transparent backgrounds: leave background out, or start the \
                        pods with the model's folder at --cut-out";
         return Err(ApiError::invalid("background", "unsupported_value", message));
+    }
+    if request.upscale.is_some() && shared.finishing.upscale.is_none() {
+        let message =
+            "this pod has no upscaler: leave upscale out, or start the pods with the model's folder at --upscale";
+        return Err(ApiError::invalid("upscale", "unsupported_value", message));
     }
     Ok(output)
 }

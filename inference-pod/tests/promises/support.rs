@@ -14,8 +14,8 @@ use easel_api::engine::{
 use easel_api::identity::{Deployment, Identity, pod_domain, pod_host};
 use easel_api::images::{GENERATIONS_PATH, SamplerKind};
 use easel_checkpoints::digest::Listing;
-use easel_inference::cut_out::CutOut;
 use easel_inference::fake::{FakeFlags, FakeLoader};
+use easel_inference::finishing::Finishing;
 use easel_inference::pod::{Pod, PodFlags};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -258,10 +258,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        Self::start_with(None, flags).await
+        Self::start_with(Finishing::default(), flags).await
     }
 
-    pub(crate) async fn start_with(cut_out: Option<Arc<dyn CutOut>>, flags: &[&str]) -> Self {
+    pub(crate) async fn start_with(finishing: Finishing, flags: &[&str]) -> Self {
         let (authority, folder) = prepare();
         let mut line = vec!["pod".to_owned(), "--fake-encode-ms=0".into(), "--fake-decode-ms=0".into()];
         line.extend(
@@ -270,7 +270,7 @@ impl World {
         line.push(format!("--tls-dir={}", folder.path().display()));
         line.extend(flags.iter().map(ToString::to_string));
         let flags = Flags::parse_from(line);
-        let pod = Pod::start_with(FakeLoader::new(flags.fake), cut_out, &flags.pod).await.unwrap();
+        let pod = Pod::start_with(FakeLoader::new(flags.fake), finishing, &flags.pod).await.unwrap();
         let address = pod.addresses().engine;
         let client = |identity: Identity| authority.client(&authority, Some(&identity.uri()), address);
         let (gateway, operator) = (client(Identity::Gateway), client(Identity::Operator));

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use easel_inference::cut_out::{CutOut, FakeCutOut, Mask};
+use easel_inference::finishing::Finishing;
 use easel_inference::pipeline::{Picture, PipelineError};
+use easel_inference::upscale::Repeat;
 use hyper::StatusCode;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use serde_json::{Value, json};
@@ -16,8 +18,12 @@ use crate::support::{Answer, World};
 
 const FAST: &[&str] = &["--fake-step-ms=1"];
 
+fn cutting(cut_out: impl CutOut) -> Finishing {
+    Finishing { cut_out: Some(Arc::new(cut_out)), ..Finishing::default() }
+}
+
 async fn world() -> World {
-    World::start_with(Some(Arc::new(FakeCutOut)), FAST).await.with_model().await
+    World::start_with(cutting(FakeCutOut), FAST).await.with_model().await
 }
 
 /// The format that the bytes have, the XMP packet, and the pixels.
@@ -114,8 +120,38 @@ impl CutOut for Broken {
 
 #[tokio::test]
 async fn a_cut_out_that_fails_is_an_error_and_not_a_picture_with_its_background() {
-    let world = World::start_with(Some(Arc::new(Broken)), FAST).await.with_model().await;
+    let world = World::start_with(cutting(Broken), FAST).await.with_model().await;
     let answer = world.gateway.generate(json!({"background": "transparent"})).await;
     assert_eq!((answer.status, answer.code()), (StatusCode::INTERNAL_SERVER_ERROR, "internal_error"));
     assert_eq!(world.gateway.generate(json!({})).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_picture_comes_back_four_times_as_large_if_asked_and_so_do_its_previews() {
+    let finishing = Finishing { cut_out: Some(Arc::new(FakeCutOut)), upscale: Some(Arc::new(Repeat)) };
+    let world = World::start_with(finishing, FAST).await.with_model().await;
+    let drawn = file(&world.gateway.generate(json!({"seed": 7, "size": "64x32"})).await).2.into_rgb8();
+    for (wish, channels) in [(json!({}), 3), (json!({"background": "transparent"}), 4)] {
+        let mut wish = wish;
+        (wish["seed"], wish["size"], wish["upscale"]) = (json!(7), json!("64x32"), json!(4));
+        let answer = world.gateway.generate(wish).await;
+        assert_eq!(answer.body["size"], "256x128");
+        let large = file(&answer).2;
+        assert_eq!((large.width(), large.height(), large.color().channel_count()), (256, 128, channels));
+        let (small, large) = (drawn.get_pixel(31, 15), large.into_rgb8());
+        assert!((124..128).all(|x| large.get_pixel(x, 62) == small), "the picture that was drawn");
+    }
+    let streamed = json!({"size": "64x32", "upscale": 4, "stream": true, "partial_images": 1});
+    let events = world.gateway.generate(streamed).await.body;
+    let events = events.as_str().unwrap();
+    assert_eq!(events.matches("\"size\":\"256x128\"").count(), 2, "{events:.400}");
+}
+
+#[tokio::test]
+async fn a_pod_without_an_upscaler_says_so() {
+    let world = World::ready(FAST).await;
+    let answer = world.gateway.generate(json!({"upscale": 4})).await;
+    assert_eq!((answer.status, answer.code()), (StatusCode::BAD_REQUEST, "unsupported_value"));
+    assert_eq!(answer.body["error"]["param"], "upscale");
+    assert!(answer.body["error"]["message"].as_str().unwrap().contains("--upscale"), "{}", answer.body);
 }

@@ -150,7 +150,7 @@ fn job(
     deadline: Instant,
 ) -> Job {
     let bytes_of = |pictures: u32| {
-        let pixels = generation.size.pixels().saturating_mul(u64::from(pictures));
+        let pixels = generation.picture_size.pixels().saturating_mul(u64::from(pictures));
         pixels.saturating_mul(RESPONSE_BYTES_PER_PIXEL).saturating_add(RESPONSE_OVERHEAD)
     };
     Job {

@@ -23,6 +23,7 @@ fn a_prompt_alone_takes_the_models_defaults() {
         negative_prompt: String::new(),
         n: 1,
         size: defaults().size,
+        picture_size: defaults().size,
         quality: Quality::Auto,
         steps: 20,
         guidance_scale: 4.0,
@@ -62,6 +63,7 @@ fn every_broken_rule_is_a_400_that_names_its_field() {
         (json!({"prompt": "a", "background": "red"}), "background"),
         (json!({"prompt": "a", "moderation": "off"}), "moderation"),
         (json!({"prompt": "a", "sampler": "magic"}), "sampler"),
+        (json!({"prompt": "a", "upscale": 2}), "upscale"),
         (json!({"prompt": "a", "sede": 7}), "sede"),
         (json!({"prompt": "a", "seed": -1}), "seed"),
     ];
@@ -91,6 +93,17 @@ fn a_request_says_whether_it_is_streamed_and_with_how_many_previews() {
     assert_eq!(streaming(json!({"prompt": "a", "stream": true})), Some(Streaming { partial_images: 0 }));
     let three = json!({"prompt": "a", "stream": true, "partial_images": 3});
     assert_eq!(streaming(three), Some(Streaming { partial_images: 3 }));
+}
+
+#[test]
+fn an_upscaled_picture_is_drawn_at_its_size_and_comes_back_larger() {
+    let generation = resolve(&json!({"prompt": "a", "size": "64x32", "upscale": 4})).unwrap();
+    assert_eq!((generation.size.to_string(), generation.picture_size.to_string()), ("64x32".into(), "256x128".into()));
+    let limits = ModelLimits { max_pixels: 1 << 20, ..limits() };
+    let request = GenerationRequest::parse(br#"{"prompt": "a", "size": "1024x1024", "upscale": 4}"#).unwrap();
+    let error = request.resolve(&defaults(), &limits).unwrap_err();
+    assert_eq!(error.param.as_deref(), Some("upscale"));
+    assert!(error.message.contains("3840"), "{error}");
 }
 
 #[test]

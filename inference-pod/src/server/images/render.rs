@@ -1,7 +1,7 @@
 //! What becomes of drawn pictures: files, in base64, and what is said about them.
 //! Knows files and headers; does not know whether they go out one by one or together.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, HeaderValue};
@@ -11,11 +11,12 @@ use easel_api::engine::ModelId;
 use easel_api::error::ApiError;
 use easel_api::images::{Generation, Image, ImagesResponse, InputTokens, Output, Usage};
 
-use crate::cut_out::CutOut;
 use crate::engine::{Drawn, Timings};
+use crate::finishing::Finishing;
 use crate::picture_file::{self, FileError};
 use crate::pipeline::{Picture, PictureRequest, PipelineError};
 use crate::png::Provenance;
+use crate::upscale::{Repeat, Upscale};
 
 /// What the model does not know of the prompt.
 const WARNING_HEADER: &str = "x-easel-warning";
@@ -27,7 +28,7 @@ pub(super) struct Rendering {
     pub(super) model: ModelId,
     pub(super) generation: Generation,
     pub(super) output: Output,
-    pub(super) cut_out: Option<Arc<dyn CutOut>>,
+    pub(super) finishing: Finishing,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,9 @@ pub(super) enum RenderError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("failed to take the background away")]
-    CutOut(#[from] PipelineError),
+    CutOut(#[source] PipelineError),
+    #[error("failed to make the picture larger")]
+    Upscale(#[source] PipelineError),
 }
 
 impl Rendering {
@@ -46,15 +49,17 @@ impl Rendering {
         picture: &Picture,
         digest: &str,
     ) -> Result<String, RenderError> {
-        let cut_out = self.cut_out.as_ref().filter(|_| self.output.is_transparent());
-        let mask = cut_out.map(|cut_out| cut_out.mask(picture)).transpose()?;
+        let Finishing { cut_out, upscale } = &self.finishing;
+        let picture = self.sized(picture, upscale.as_deref())?;
+        let cut_out = cut_out.as_ref().filter(|_| self.output.is_transparent());
+        let mask = cut_out.map(|cut_out| cut_out.mask(&picture)).transpose().map_err(RenderError::CutOut)?;
         let provenance = Provenance { model: self.model.as_str(), digest };
-        let bytes = picture_file::encode(picture, mask.as_ref(), self.output.encoding, request, &provenance)?;
+        let bytes = picture_file::encode(&picture, mask.as_ref(), self.output.encoding, request, &provenance)?;
         Ok(STANDARD.encode(bytes))
     }
 
     /// That of a preview, which keeps its background: looking for an edge in it costs as much as in a picture, and finds
-    /// another one each time.
+    /// another one each time. Nor is it worth the network that makes pictures larger.
     pub(super) fn preview(
         &self,
         request: &PictureRequest,
@@ -62,8 +67,19 @@ impl Rendering {
         digest: &str,
     ) -> Result<String, RenderError> {
         let provenance = Provenance { model: self.model.as_str(), digest };
-        let bytes = picture_file::encode(picture, None, self.output.encoding, request, &provenance)?;
+        let picture = self.sized(picture, Some(&Repeat))?;
+        let bytes = picture_file::encode(&picture, None, self.output.encoding, request, &provenance)?;
         Ok(STANDARD.encode(bytes))
+    }
+
+    /// As large as the request says.
+    fn sized<'a>(&self, picture: &'a Picture, by: Option<&dyn Upscale>) -> Result<Cow<'a, Picture>, RenderError> {
+        match by {
+            Some(upscale) if self.generation.picture_size != picture.size => {
+                upscale.upscale(picture).map(Cow::Owned).map_err(RenderError::Upscale)
+            }
+            Some(_) | None => Ok(Cow::Borrowed(picture)),
+        }
     }
 
     pub(super) fn all(&self, drawn: &Drawn) -> Result<ImagesResponse, RenderError> {
@@ -76,7 +92,7 @@ impl Rendering {
             data: drawn.pictures.iter().map(image).collect::<Result<_, RenderError>>()?,
             background: self.output.background,
             output_format: self.output.format(),
-            size: self.generation.size,
+            size: self.generation.picture_size,
             quality: self.generation.quality,
             usage: usage(drawn.text_tokens.into(), drawn.picture_tokens, drawn.image_tokens),
         })

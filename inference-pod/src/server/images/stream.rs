@@ -138,12 +138,12 @@ impl Pictures {
     }
 
     fn event(&self, kind: EventKind, seed: u64, b64_json: String) -> PictureEvent {
-        let Rendering { model: _, generation, output, cut_out: _ } = &self.rendering;
+        let Rendering { model: _, generation, output, finishing: _ } = &self.rendering;
         PictureEvent {
             kind,
             b64_json,
             created_at: render::now(),
-            size: generation.size,
+            size: generation.picture_size,
             quality: generation.quality,
             background: output.background,
             output_format: output.format(),

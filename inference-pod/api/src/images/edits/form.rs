@@ -12,7 +12,7 @@ use super::{ONE_PICTURE, PictureFile};
 use crate::error::ApiError;
 use crate::images::{is_array, refuse};
 
-const NUMBERS: [&str; 11] = [
+const NUMBERS: [&str; 12] = [
     "n",
     "seed",
     "steps",
@@ -24,6 +24,7 @@ const NUMBERS: [&str; 11] = [
     "control_end",
     "output_compression",
     "partial_images",
+    "upscale",
 ];
 const TRUTHS: [&str; 1] = ["stream"];
 
