@@ -1,6 +1,8 @@
 # Everything that a person types. Each target says what it does in one line; `make` alone lists them.
 PYTHON ?= python3
 CLUSTER ?= local
+# Megabytes of one allocation and of all; seconds of one input. A picture of the largest size that is taken has 128 MB in 16 bits of four channels.
+FUZZ_BOUNDS = -malloc_limit_mb=384 -rss_limit_mb=1024 -timeout=30
 
 .DEFAULT_GOAL := help
 
@@ -43,4 +45,8 @@ bench-load: ## pull, verify and load 1 GB beside peers (ROUNDS=5); the peers' Py
 bench-engine: ## seconds per picture beside diffusers, same weights and threads (ROUNDS=5; MORE="--sizes 64 --dtypes bf16"); half an hour
 	@$(PYTHON) e2e/bench/engine.py --rounds $(or $(ROUNDS),5) $(MORE)
 
-.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine
+fuzz: deps ## feed the readers of headers, pictures and requests with broken bytes, each for SECONDS=60 (cargo install cargo-fuzz)
+	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
+		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) || exit 1; done
+
+.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine fuzz

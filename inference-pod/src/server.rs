@@ -37,6 +37,15 @@ use connection::Acceptor;
 pub use metrics::ServerMetrics;
 use respond::Refused;
 
+/// For `fuzz/`: a picture that a client sent, of exactly this size, or the client's fault.
+#[cfg(fuzzing)]
+pub fn decode_picture(
+    file: &easel_api::images::PictureFile,
+    size: easel_api::ImageSize,
+) -> Result<crate::pipeline::Picture, ApiError> {
+    images::picture::decode_alone(file, size)
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct ServerFlags {
     /// Address of the engine port (mTLS)

@@ -3,7 +3,7 @@
 
 mod edits;
 mod framed;
-mod picture;
+pub(super) mod picture;
 mod render;
 mod stream;
 

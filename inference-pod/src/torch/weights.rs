@@ -3,6 +3,7 @@
 
 mod files;
 mod fill;
+mod header;
 mod kernels;
 
 use std::cell::{Cell, RefCell};
@@ -16,6 +17,7 @@ use tch::{Kind, Tensor};
 
 use self::files::{find_files, read_header};
 use self::fill::Pending;
+use self::header::Header;
 use self::kernels::Kernel;
 use super::device::Placement;
 use super::lora::{Layers, Registry, Shape, Site};
@@ -162,7 +164,7 @@ impl<'a> Weights<'a> {
     }
 
     fn add(&mut self, path: &Path, file: OpenFile<'a>) -> Result<(), WeightsError> {
-        let (data_start, metadata) = read_header(path, &file)?;
+        let Header { bytes: _, data_start, metadata } = read_header(path, &file)?;
         self.metadata.clone_from(metadata.metadata());
         for (key, info) in metadata.tensors() {
             let entry =

@@ -118,6 +118,40 @@ fn a_truncated_or_padded_file_is_refused_before_a_tensor_is_made() {
     assert_refused(&checkpoint, &[UNET, "shorter than 8 bytes"]);
 }
 
+/// A header's length, the header, and as many bytes as are said.
+fn write_safetensors(checkpoint: &Checkpoint, length: u64, header: &str, data: usize) {
+    let bytes = [&length.to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat();
+    std::fs::write(checkpoint.path(UNET), bytes).unwrap();
+}
+
+#[test]
+fn a_header_that_lies_is_refused_before_memory_is_asked_for() {
+    let checkpoint = Checkpoint::copy_of("sd1");
+    for (length, words) in [(1 << 60, "1152921504606846976 bytes"), (u64::MAX, "bytes"), (1 << 20, "bytes")] {
+        write_safetensors(&checkpoint, length, "{}", 1000);
+        assert_refused(&checkpoint, &[UNET, "its header would have", words]);
+    }
+    let tensors = |a: &str, b: &str| {
+        format!(
+            r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{a}}},"b":{{"dtype":"F32","shape":[2],"data_offsets":{b}}}}}"#
+        )
+    };
+    let huge = r#"{"a":{"dtype":"U8","shape":[1152921504606846976],"data_offsets":[0,1152921504606846976]}}"#;
+    let cases = [
+        (tensors("[0,8]", "[4,12]"), 12, "not a safetensors file"), // one over the other
+        (tensors("[0,8]", "[12,20]"), 20, "not a safetensors file"), // a gap
+        (tensors("[8,0]", "[0,8]"), 8, "not a safetensors file"),   // backwards
+        (tensors("[0,16]", "[16,24]"), 24, "not a safetensors file"), // more bytes than the shape has
+        (huge.to_owned(), 8, "truncated or padded"),
+        ("{\"a\":".to_owned(), 8, "not a safetensors file"),
+        ("[".repeat(100_000), 8, "not a safetensors file"),
+    ];
+    for (header, data, words) in cases {
+        write_safetensors(&checkpoint, header.len() as u64, &header, data);
+        assert_refused(&checkpoint, &[UNET, words]);
+    }
+}
+
 #[test]
 fn pickle_is_never_read() {
     let checkpoint = Checkpoint::copy_of("sd1");

@@ -47,6 +47,12 @@ pub(super) async fn decode(sent: Sent, size: ImageSize) -> Result<Decoded, ApiEr
     decoded.map_err(|_| ApiError::internal("failed to decode the picture"))?
 }
 
+/// For `fuzz/`: a picture of exactly this size, or the client's fault.
+#[cfg(fuzzing)]
+pub(in crate::server) fn decode_alone(file: &PictureFile, size: ImageSize) -> Result<Picture, ApiError> {
+    decode_now(&Sent { picture: file.clone(), mask: None }, size).map(|decoded| decoded.picture)
+}
+
 fn decode_now(sent: &Sent, size: ImageSize) -> Result<Decoded, ApiError> {
     let picture = read(&sent.picture, "image")?;
     let mask = sent.mask.as_ref().map(|file| read_mask(file, picture.dimensions(), size)).transpose()?;
@@ -221,6 +227,55 @@ mod tests {
         let cut = PictureFile { bytes: file.bytes.slice(..40), ..file };
         let error = decoded(&cut, "32x16").unwrap_err();
         assert_eq!((error.status, error.param.as_deref()), (400, Some("image")));
+    }
+
+    /// Those of the fuzz target, made by Pillow 12.
+    fn seed(name: &str) -> PictureFile {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/picture").join(name);
+        PictureFile::new("image", std::fs::read(path).unwrap().into()).unwrap()
+    }
+
+    fn assert_about(found: &[u8], expected: [u8; 3]) {
+        let worst = found.iter().zip(expected).map(|(found, wanted)| found.abs_diff(wanted)).max();
+        assert!(worst <= Some(8), "{found:?} is not about {expected:?}");
+    }
+
+    #[test]
+    fn of_an_animation_the_first_picture_is_taken() {
+        for name in ["animated.png", "animated.webp"] {
+            let picture = decoded(&seed(name), "16x16").unwrap();
+            assert_eq!(picture.rgb, [255, 0, 0].repeat(16 * 16), "{name}");
+        }
+        let error = PictureFile::new("image", b"GIF89a".to_vec().into()).unwrap_err();
+        assert!(error.message.contains("not a PNG, JPEG or WebP"), "{error}");
+    }
+
+    /// What Pillow makes of the same file: `Image.open(name).convert("RGB")`.
+    #[test]
+    fn the_four_inks_of_a_printers_jpeg_become_three_lights() {
+        assert_about(&decoded(&seed("cmyk.jpg"), "16x16").unwrap().rgb[..3], [27, 112, 97]);
+    }
+
+    /// Red beside blue, as the sensor lies.
+    #[test]
+    fn a_picture_that_a_camera_says_to_turn_is_turned() {
+        let lying = RgbImage::from_fn(32, 16, |x, _| Rgb(if x < 16 { [255, 0, 0] } else { [0, 0, 255] }));
+        let plain = written(&DynamicImage::ImageRgb8(lying), ImageFormat::Jpeg).bytes;
+        // APP1 with one entry of big-endian TIFF: orientation (0x0112), a SHORT, 6: a quarter to the right.
+        let tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let length = (2 + 6 + tiff.len() as u16).to_be_bytes();
+        let exif = [&[0xff, 0xe1], &length[..], b"Exif\0\0", tiff].concat();
+        let turned = [&plain[..2], &exif, &plain[2..]].concat();
+        let picture = decoded(&PictureFile::new("image", turned.into()).unwrap(), "16x32").unwrap();
+        assert_about(&picture.rgb[..3], [255, 0, 0]);
+        assert_about(&picture.rgb[16 * 31 * 3..][..3], [0, 0, 255]);
+    }
+
+    /// 64 MiB in 64 KiB, where the header promises 8 x 8 pixels.
+    #[test]
+    fn pixels_beyond_those_that_the_header_promises_are_not_unpacked() {
+        let picture = decoded(&seed("bomb.png"), "16x16").unwrap();
+        assert_eq!(picture.rgb, [0; 16 * 16 * 3]);
     }
 
     /// A PNG of 40,000 x 40,000 pixels in fewer than 100 bytes.

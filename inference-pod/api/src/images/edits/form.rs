@@ -26,6 +26,8 @@ const NUMBERS: [&str; 12] = [
     "partial_images",
     "upscale",
 ];
+/// No request has as many; each takes memory beside its bytes.
+const MAX_PARTS: usize = 64;
 const TRUTHS: [&str; 1] = ["stream"];
 
 #[derive(Default)]
@@ -65,7 +67,12 @@ async fn from_parts(content_type: &str, body: Bytes) -> Result<Form, ApiError> {
     let body = stream::once(async move { Ok::<_, Infallible>(body) });
     let mut parts = Multipart::new(body, boundary);
     let mut form = Form::default();
+    let mut count = 0;
     while let Some(part) = parts.next_field().await.map_err(malformed)? {
+        count += 1;
+        if count > MAX_PARTS {
+            return Err(ApiError::malformed(format!("the form has more than {MAX_PARTS} parts")));
+        }
         form.add(part).await?;
     }
     Ok(form)

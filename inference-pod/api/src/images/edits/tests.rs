@@ -257,6 +257,35 @@ fn every_broken_rule_of_a_variation_is_a_400_that_names_its_field() {
     }
 }
 
+/// A form's body of parts with these heads, all of them closed.
+fn parts(heads: impl Iterator<Item = String>) -> Vec<u8> {
+    let parts: Vec<String> = heads.map(|head| format!("--b\r\n{head}\r\n\r\nx\r\n")).collect();
+    format!("{}--b--\r\n", parts.concat()).into()
+}
+
+#[test]
+fn hostile_forms_are_refused_with_a_reason() {
+    let named = |name: usize| format!("content-disposition: form-data; name=\"field{name}\"");
+    let endless = b"--b\r\ncontent-disposition: form-data; name=\"prompt\"\r\n\r\nand so on".to_vec();
+    let nested = "content-disposition: form-data; name=\"image\"\r\ncontent-type: multipart/mixed; boundary=c";
+    let cases = [
+        (parts((0..100_000).map(named)), "more than 64 parts"),
+        (parts([named(0) + &"\r\nx-a: b".repeat(100_000)].into_iter()), "can't be read"),
+        (parts([format!("{}\r\nx-a: {}", named(0), "b".repeat(1 << 20))].into_iter()), "image is missing"),
+        (parts(["x-a: b".to_owned()].into_iter()), "no name"),
+        (parts([nested.to_owned()].into_iter()), "not a PNG, JPEG or WebP"),
+        (endless, "can't be read"),
+        (b"--c\r\n\r\n".to_vec(), "can't be read"),
+        (Vec::new(), "can't be read"),
+    ];
+    for (body, words) in cases {
+        let start = String::from_utf8_lossy(&body[..body.len().min(120)]).into_owned();
+        let error = now(EditRequest::read("multipart/form-data; boundary=b", body.into())).expect_err(&start);
+        assert_eq!(error.status, 400, "{start}: {error:?}");
+        assert!(error.message.contains(words), "{start}: {error}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_the_form_reader_panic(body in proptest::collection::vec(any::<u8>(), 0..300)) {
