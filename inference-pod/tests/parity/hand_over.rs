@@ -8,6 +8,8 @@ use easel_inference::torch::Diffusion;
 use easel_inference::torch::diffusion::Job;
 
 use crate::checkpoint;
+use crate::golden::Golden;
+use crate::img2img::{PARTS, wish};
 use crate::runs::{FLOW, request, run};
 
 /// All that a tiny checkpoint of `sd2` draws with.
@@ -34,7 +36,7 @@ fn steps(pipeline: &Diffusion, job: &mut Job, count: usize) {
 fn assert_moves(from: &Diffusion, to: &Diffusion, request: &PictureRequest) {
     let whole = run(from, request);
     let picture = from.decode(&whole).unwrap();
-    let calls = request.sampler.model_calls(request.steps) as usize;
+    let calls = request.model_calls() as usize;
     for taken in 0..calls {
         let mut job = from.encode(request).unwrap();
         steps(from, &mut job, taken);
@@ -57,6 +59,17 @@ fn a_picture_moved_after_any_step_is_the_same_to_the_bit_with_every_sampler() {
     }
     let (from, to) = (checkpoint::load("flux"), checkpoint::load("flux"));
     assert_moves(&from, &to, &PictureRequest { steps: 4, ..request("flux", FLOW) });
+}
+
+/// What a request starts from is made again where it goes on: its picture's latents and their noise.
+#[test]
+fn a_picture_drawn_on_or_filled_in_moves_as_well() {
+    let (from, to, golden) = (checkpoint::load("sd1"), checkpoint::load("sd1"), Golden::open("img2img"));
+    for part in PARTS {
+        for sampler in [SamplerKind::EulerAncestral, SamplerKind::UniPc] {
+            assert_moves(&from, &to, &wish(&golden, "sd1", part, sampler));
+        }
+    }
 }
 
 /// With another batch a matrix product may round in another way. The bound is one level of 256.

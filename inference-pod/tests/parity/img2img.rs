@@ -17,7 +17,7 @@ use crate::runs::{FLOW, assert_batched_as_alone, request, run};
 const FEW: [SamplerKind; 3] = [SamplerKind::Ddim, SamplerKind::EulerAncestral, SamplerKind::Heun];
 const MODELS: [&str; 5] = ["sd1", "sd2", "sdxl", "sd3", "flux"];
 /// Of `goldens/img2img.py`.
-const PARTS: [&str; 3] = ["image_to_image", "inpaint", "inpaint_whole"];
+pub(crate) const PARTS: [&str; 3] = ["image_to_image", "inpaint", "inpaint_whole"];
 
 fn samplers(model: &str) -> Vec<SamplerKind> {
     match model {
@@ -44,7 +44,7 @@ fn mask(golden: &Golden, size: ImageSize) -> Arc<Mask> {
     Arc::new(Mask { size, edited })
 }
 
-fn wish(golden: &Golden, model: &str, part: &str, sampler: SamplerKind) -> PictureRequest {
+pub(crate) fn wish(golden: &Golden, model: &str, part: &str, sampler: SamplerKind) -> PictureRequest {
     // `sd1` is the only one of its size.
     let plain = request(if model == "inpaint9" { "sd1" } else { model }, sampler);
     let size = plain.size;
