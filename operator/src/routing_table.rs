@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use easel_api::engine::{ModelDefaults, ModelLimits};
+use easel_api::images::Task;
 use easel_planner::route::Endpoint;
 use easel_planner::{ModelId, ReplicaId};
 use tokio::sync::watch;
@@ -34,6 +35,8 @@ pub struct ServedModel {
     pub limits: ModelLimits,
     /// By name.
     pub adapters: Vec<String>,
+    /// What its checkpoint can do; empty until a pod that holds it has said.
+    pub tasks: Vec<Task>,
     /// `replicas.min` is 0.
     pub parked: bool,
 }

@@ -110,6 +110,7 @@ pub(crate) fn report(term: u64, sequence: u64, models: &[(&str, ModelState)]) ->
         bytes: engine::TierBytes::default(),
         load_times: engine::LoadTimes::default(),
         awaited: 0,
+        tasks: Vec::new(),
         step_times: Vec::new(),
         adapters: Vec::new(),
     };

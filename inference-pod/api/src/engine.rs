@@ -286,6 +286,9 @@ pub struct ModelReport {
     /// Pictures that wait until it is on the device; `waiting` of the report counts them too.
     #[serde(default)]
     pub awaited: u32,
+    /// What the checkpoint can do; empty before it is loaded, and from a pod that does not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<crate::images::Task>,
     /// The shapes that were stepped last, at most [`MAX_STEP_TIMES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub step_times: Vec<StepTime>,

@@ -395,6 +395,7 @@ impl<P: Pipeline> Residents<P> {
                     ..LoadTimes::default()
                 },
                 awaited: 0,
+                tasks: loaded.map(|loaded| loaded.pipeline.tasks().to_vec()).unwrap_or_default(),
                 step_times: if loaded.is_some() { step_times.clone() } else { Vec::new() },
                 adapters: Vec::new(),
             };

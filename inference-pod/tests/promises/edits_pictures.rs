@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::body::Body;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use easel_api::images::{EDITS_PATH, MAX_FORWARDED_EDIT_BODY, VARIATIONS_PATH};
+use easel_api::images::{EDITS_PATH, MAX_FORWARDED_EDIT_BODY, Task, VARIATIONS_PATH};
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -116,6 +116,17 @@ async fn a_model_is_asked_only_for_what_it_does() {
         let message = answer.body["error"]["message"].as_str().unwrap();
         assert!(message.contains(hint), "{message}");
     }
+}
+
+#[tokio::test]
+async fn a_report_says_what_a_checkpoint_can_do() {
+    let (edits, draws) = (world().await, World::ready(&["--fake-step-ms=1"]).await);
+    let tasks = async |world: &World| {
+        let report = world.operator.report_until(|report| is_ready(report, MODEL)).await;
+        report.models[0].tasks.clone()
+    };
+    assert_eq!(tasks(&edits).await, [Task::Instruct]);
+    assert_eq!(tasks(&draws).await, [Task::Generate, Task::ImageToImage, Task::Inpaint]);
 }
 
 /// The left half is transparent.

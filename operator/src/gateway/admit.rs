@@ -8,7 +8,8 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue};
 use easel_api::error::ApiError;
 use easel_api::images::{
-    EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest, VARIATIONS_PATH, VariationRequest,
+    EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest, Task, VARIATIONS_PATH, VariationRequest,
+    refusal_of,
 };
 use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 use easel_planner::ModelId;
@@ -86,6 +87,9 @@ pub(super) fn generation(
     let (id, model) = serving(table, &request)?;
     request.check_adapters(&model.adapters)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
+    if let Some(refusal) = refusal_of(&model.tasks, Task::Generate).filter(|_| !model.tasks.is_empty()) {
+        return Err(ApiError::invalid("model", "unsupported_value", refusal));
+    }
     settle(&mut request, model);
     let body = serde_json::to_vec(&request).map_err(|_| unwritable())?;
     let streamed = request.streaming().is_some();
@@ -120,9 +124,18 @@ fn from_picture(
     request: &EditRequest,
     deadline: Instant,
 ) -> Result<Job, ApiError> {
+    let steps = calls(&model.1.tasks, generation, request)?;
     let body = request.to_json().map_err(|_| unwritable())?;
-    let (steps, streamed) = (generation.model_calls(request.strength), request.generation.streaming().is_some());
+    let streamed = request.generation.streaming().is_some();
     Ok(Job { steps, streamed, ..job(path, model, generation, body, deadline) })
+}
+
+/// Refuses what the checkpoint can't do. Before a pod has said what it can, the pod refuses, and the most is counted.
+fn calls(tasks: &[Task], generation: &Generation, request: &EditRequest) -> Result<u32, ApiError> {
+    if tasks.is_empty() {
+        return Ok(generation.model_calls(request.strength));
+    }
+    request.way(tasks)?.model_calls(generation)
 }
 
 fn serving<'a>(

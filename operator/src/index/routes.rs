@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use easel_api::images::Task;
 use easel_crds::ImageModel;
 use easel_planner::route::Endpoint;
 use easel_planner::snapshot::Pool;
@@ -19,13 +20,30 @@ use crate::wire;
 pub const ENGINE_PORT: u16 = 8443;
 
 pub fn routing_table(observed: &Observed) -> RoutingTable {
+    let tasks = tasks(observed);
+    let served = |id: &ModelId, model| served(id, model, tasks.get(id).cloned().unwrap_or_default());
     let models = observed.models.iter().filter_map(|(id, model)| Some((id.clone(), served(id, model)?)));
     let pods = observed.pods.iter().filter_map(|(id, pod)| Some((id.clone(), answering(observed, id, pod)?)));
     RoutingTable { complete: observed.complete, models: models.collect(), pods: pods.collect() }
 }
 
+/// What pods say that the checkpoints which are in effect can do.
+fn tasks(observed: &Observed) -> BTreeMap<ModelId, Vec<Task>> {
+    let mut tasks = BTreeMap::new();
+    for (pod, report) in observed.pods.iter().filter_map(|(id, pod)| Some((pod, observed.reports.get(id)?))) {
+        for said in believable(pod, report).filter(|said| !said.tasks.is_empty()) {
+            let id = ModelId::new(said.id.as_str());
+            let wanted = observed.models.get(&id).and_then(|model| model.in_effect()).map(|(_, digest)| digest);
+            if wanted == Some(said.digest.as_str()) {
+                tasks.insert(id, said.tasks.clone());
+            }
+        }
+    }
+    tasks
+}
+
 /// `None` for a model that is wrong by itself: it is served nowhere.
-fn served(id: &ModelId, model: &ImageModel) -> Option<ServedModel> {
+fn served(id: &ModelId, model: &ImageModel, tasks: Vec<Task>) -> Option<ServedModel> {
     let (namespace, name) = split(id);
     let created = model.metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     Some(ServedModel {
@@ -36,6 +54,7 @@ fn served(id: &ModelId, model: &ImageModel) -> Option<ServedModel> {
         defaults: wire::defaults(&model.spec.defaults).ok()?,
         limits: wire::limits(&model.spec.limits),
         adapters: model.spec.adapters.iter().map(|adapter| adapter.name.clone()).collect(),
+        tasks,
         parked: model.spec.replicas.min == 0,
     })
 }
@@ -91,6 +110,21 @@ mod tests {
 
     use super::*;
     use crate::testing::{model, observed, pool, report, shared_pod, with};
+
+    #[test]
+    fn a_model_can_do_what_a_pod_says_of_the_checkpoint_that_is_in_effect() {
+        let tasks = |digest: &str| {
+            let mut says = report(1, 1, &[("art/m", ModelState::Ready)]);
+            says.models[0].tasks = vec![Task::Inpaint];
+            says.models[0].digest = digest.to_owned();
+            let pods = [(shared_pod("a", "cpu", "10.0.0.1"), Some(says))];
+            let table = routing_table(&observed(&[pool("cpu")], &[model("art", "m")], &pods));
+            table.models.values().next().unwrap().tasks.clone()
+        };
+        let in_effect = model("art", "m").in_effect().unwrap().1.to_owned();
+        assert_eq!(tasks(&in_effect), [Task::Inpaint]);
+        assert!(tasks("sha256:other").is_empty());
+    }
 
     #[test]
     fn a_pod_that_reports_is_an_endpoint_with_what_it_says() {

@@ -76,7 +76,7 @@ async fn models_are_listed_by_the_shortest_name_that_means_them() {
 async fn other_paths_and_methods_are_answered_in_the_envelope() {
     let stage = Stage::new(&[]).await;
     let (status, error) =
-        error_of(stage.post("/v1/images/variations").body(vec![0; 4 << 20]).send().await.unwrap()).await;
+        error_of(stage.post("/v1/images/sketches").body(vec![0; 4 << 20]).send().await.unwrap()).await;
     assert_eq!((status, error["code"].as_str()), (404, Some("unknown_url")));
 
     let response = stage.get("/v1/images/generations").send().await.unwrap();

@@ -1,5 +1,6 @@
 //! Pictures that shall be changed: sent as a form or as JSON, held for another pod, bounded.
 
+use easel_api::images::Task;
 use reqwest::header;
 use serde_json::json;
 
@@ -86,6 +87,51 @@ async fn a_variation_comes_to_the_pod_with_all_that_it_decides() {
     let (status, error) = error_of(ask(form(&[("image", PNG)])).send().await.unwrap()).await;
     assert_eq!((status, error["param"].as_str()), (400, Some("image")));
     assert_eq!(pod.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_checkpoint_can_not_do_is_refused_before_a_pod_is_asked() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    let set = |tasks: &[Task]| {
+        stage.edit(|table| table.models.values_mut().for_each(|model| model.tasks = tasks.to_vec()));
+    };
+    let (masked, instructed): ([Part; 3], [Part; 3]) = (
+        [("image", PNG), ("mask", PNG), ("prompt", b"a")],
+        [("image", PNG), ("image_guidance_scale", b"2"), ("prompt", b"a")],
+    );
+    for (tasks, fields, param) in [
+        (&[Task::Instruct][..], &masked[..], "mask"),
+        (&[Task::Generate, Task::ImageToImage, Task::Inpaint], &instructed, "image_guidance_scale"),
+        (&[Task::Inpaint], &[("image", PNG), ("prompt", b"a")], "image"),
+        (&[Task::Generate, Task::ImageToImage], &[("image", PNG), ("prompt", b"a"), ("strength", b"0.1")], "strength"),
+    ] {
+        set(tasks);
+        let (status, error) = error_of(send(&stage, form(fields)).send().await.unwrap()).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some(param)), "{error}");
+    }
+    set(&[Task::Instruct]);
+    let drawn = stage.post("/v1/images/generations").json(&json!({"prompt": "a"})).send().await.unwrap();
+    let (status, error) = error_of(drawn).await;
+    assert!(status == 400 && error["message"].as_str().unwrap().contains("/v1/images/edits"), "{error}");
+    assert!(pod.calls().is_empty());
+    assert_eq!(send(&stage, form(&[("image", PNG), ("prompt", b"a")])).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_prediction_counts_the_steps_that_a_strength_leaves() {
+    let stage = Stage::new(&[]).await;
+    let _pod = stage.add_pod("a", []).await;
+    stage.edit(|table| {
+        table.models.values_mut().for_each(|model| model.tasks = vec![Task::Generate, Task::ImageToImage]);
+    });
+    // Ten milliseconds a step.
+    for (steps, strength, predicted) in [("8", Some("0.5"), "40"), ("8", Some("1"), "80"), ("5", None, "40")] {
+        let mut fields: Vec<Part> = vec![("image", PNG), ("prompt", b"a"), ("steps", steps.as_bytes())];
+        fields.extend(strength.map(|strength| ("strength", strength.as_bytes())));
+        let response = send(&stage, form(&fields)).send().await.unwrap();
+        assert_eq!(response.headers()["x-easel-predicted-ms"], predicted, "{steps} × {strength:?}");
+    }
 }
 
 #[tokio::test]

@@ -83,6 +83,7 @@ impl Stage {
             defaults: ModelDefaults { steps: 4, guidance_scale: 1.0, size, sampler: SamplerKind::Ddim },
             limits: ModelLimits { max_steps: 8, max_pixels: 64 * 64, max_images: 4 },
             adapters: vec!["ink".into()],
+            tasks: Vec::new(),
             parked: false,
         };
         self.edit(|table| drop(table.models.insert(ModelId::new(format!("{namespace}/{name}")), model)));

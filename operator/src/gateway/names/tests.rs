@@ -14,6 +14,7 @@ fn served(namespace: &str, name: &str) -> (ModelId, ServedModel) {
         defaults: ModelDefaults { steps: 4, guidance_scale: 1.0, size, sampler: SamplerKind::Ddim },
         limits: ModelLimits { max_steps: 8, max_pixels: 4096, max_images: 1 },
         adapters: Vec::new(),
+        tasks: Vec::new(),
         parked: false,
     };
     (ModelId::new(format!("{namespace}/{name}")), model)
