@@ -45,8 +45,11 @@ bench-load: ## pull, verify and load 1 GB beside peers (ROUNDS=5); the peers' Py
 bench-engine: ## seconds per picture beside diffusers, same weights and threads (ROUNDS=5; MORE="--sizes 64 --dtypes bf16"); half an hour
 	@$(PYTHON) e2e/bench/engine.py --rounds $(or $(ROUNDS),5) $(MORE)
 
+bench-serve: ## pictures in time under Poisson arrivals, beside diffusers behind Ray Serve and LitServe (MORE="--seconds 20"); a quarter of an hour
+	@$(PYTHON) e2e/bench/serve.py $(MORE)
+
 fuzz: deps ## feed the readers of headers, pictures and requests with broken bytes, each for SECONDS=60 (cargo install cargo-fuzz)
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) || exit 1; done
 
-.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine fuzz
+.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine bench-serve fuzz

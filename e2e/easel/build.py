@@ -20,6 +20,12 @@ def binaries() -> None:
         subprocess.run(["cargo", "build", "--release", "--locked", *PACKAGES], cwd=paths.ROOT, env=environment, check=True)
 
 
+def inference() -> Path:
+    """The pod's program alone."""
+    binaries()
+    return INFERENCE
+
+
 def examples(*names: str) -> dict[str, Path]:
     """What a pod does as programs of their own, for benchmarks: `fetch` and `load` are the two halves of a cold start."""
     with step("examples", f"{', '.join(names)} (release)"):
