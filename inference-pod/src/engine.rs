@@ -6,6 +6,7 @@
 
 mod adapters;
 mod alarm;
+mod awaiting;
 mod compute;
 mod drawing;
 mod fetching;
@@ -51,6 +52,10 @@ pub struct EngineFlags {
     /// Bytes that weights (in a swap, of both checkpoints) and pictures on their way may take together; 0: no limit
     #[arg(long, env = "EASEL_MEMORY_BYTES", default_value_t = 0)]
     pub memory_bytes: u64,
+    /// Bytes of the host's memory for checkpoints that are off the device; 0: none, they leave for the disk. On a CPU,
+    /// whose memory is the host's, there is no such tier
+    #[arg(long, env = "EASEL_HOST_BYTES", default_value_t = 0)]
+    pub host_bytes: u64,
     /// KiB that a model call is taken to need for each latent position, picture and row of guidance, where the device
     /// does not say; 0: only weights count
     #[arg(long, env = "EASEL_ACTIVATION_KIB", default_value_t = 32, value_parser = clap::value_parser!(u32).range(0..=65536))]
@@ -67,12 +72,16 @@ const RUNNING_PER_PLACE: usize = 4;
 const SPARE_COMMANDS: usize = 32;
 
 impl EngineFlags {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.patience_seconds.into())
+    }
+
     fn limits(&self) -> scheduler::Limits {
         scheduler::Limits {
             max_batch: self.max_batch as usize,
             max_running: self.max_batch as usize * RUNNING_PER_PLACE,
             max_waiting: self.queue_limit as usize,
-            patience: Duration::from_secs(self.patience_seconds.into()),
+            patience: self.patience(),
         }
     }
 
@@ -187,7 +196,7 @@ pub struct Snapshot {
     pub report: Report,
     /// True once a residency was accepted.
     pub accepted: bool,
-    /// Models that can draw now; during a swap, by the former checkpoint.
+    /// Models that can draw, at once or when they have come to the device; during a swap, by the former checkpoint.
     pub served: BTreeMap<ModelId, Served>,
     /// Until everything admitted is drawn, if nothing else comes: in model calls, and by the last steps' times.
     pub calls_left: u64,
@@ -236,10 +245,11 @@ impl EngineHandle {
     ) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel(flags.queue_limit as usize + SPARE_COMMANDS);
         let (publish, snapshot) = watch::channel(Snapshot::empty(flags, loader.device()));
+        let host_bytes = if loader.has_host_tier() { flags.host_bytes } else { 0 };
         let (loader, fetcher, bell) = (Arc::new(loader), Arc::new(fetcher), commands.downgrade());
         let loading = load::start(loader.clone(), fetcher.clone(), bell.clone(), metrics.clone())?;
         let adapters = Adapters::start(loader, fetcher, bell, metrics.clone(), flags.adapter_bytes)?;
-        let engine = compute::Engine::new(flags, inbox, publish, loading, adapters, metrics);
+        let engine = compute::Engine::new(flags, host_bytes, inbox, publish, loading, adapters, metrics);
         std::thread::Builder::new().name("engine".into()).spawn(move || engine.run())?;
         Ok(Self { commands, snapshot })
     }

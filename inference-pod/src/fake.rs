@@ -38,6 +38,9 @@ pub struct FakeFlags {
     /// Milliseconds to load a checkpoint (fake pipeline)
     #[arg(long, env = "EASEL_FAKE_LOAD_MS", default_value_t = 0.0)]
     pub fake_load_ms: f64,
+    /// Milliseconds between the host's memory and the device's, either way (fake pipeline)
+    #[arg(long, env = "EASEL_FAKE_UPLOAD_MS", default_value_t = 0.0)]
+    pub fake_upload_ms: f64,
     /// Bytes that a step is said to take for each latent position, picture and row; 0: nothing is said (fake pipeline)
     #[arg(long, env = "EASEL_FAKE_POSITION_BYTES", default_value_t = 0)]
     pub fake_position_bytes: u64,
@@ -61,6 +64,11 @@ impl Loader for FakeLoader {
     type Pipeline = FakePipeline;
 
     fn load(&self, files: &Files) -> Result<FakePipeline, LoadError> {
+        FakePipeline::wake(self.load_parked(files)?)
+            .map_err(|error| LoadError::Failed { part: "the checkpoint".into(), source: error.into() })
+    }
+
+    fn load_parked(&self, files: &Files) -> Result<ParkedFake, LoadError> {
         let failed = |source| LoadError::Failed { part: "model_index.json".into(), source };
         let index = files.read("model_index.json").map_err(|error| failed(error.into()))?;
         let index: serde_json::Value = serde_json::from_slice(&index).map_err(|error| failed(error.into()))?;
@@ -70,7 +78,11 @@ impl Loader for FakeLoader {
         let tasks = tasks(index["_class_name"].as_str().unwrap_or_default());
         let vocabulary = Vocabulary::read(files)?;
         let (flags, adapters, peak) = (self.flags.clone(), BTreeMap::new(), AtomicU64::new(0));
-        Ok(FakePipeline { flags, memory_bytes, adapters, peak, tasks, vocabulary })
+        Ok(ParkedFake(FakePipeline { flags, memory_bytes, adapters, peak, tasks, vocabulary }))
+    }
+
+    fn has_host_tier(&self) -> bool {
+        true
     }
 
     /// As if its safetensors files were copied to the device as they are.
@@ -110,6 +122,10 @@ fn tasks(class: &str) -> &'static [Task] {
     }
 }
 
+/// Off the device, which is nowhere.
+#[derive(Debug)]
+pub struct ParkedFake(FakePipeline);
+
 /// Changes every picture by its hash and its weight.
 #[derive(Debug)]
 pub struct FakeAdapter {
@@ -134,6 +150,21 @@ impl Pipeline for FakePipeline {
     type Job = FakeJob;
     type Adapter = FakeAdapter;
     type Layers = ();
+    type Parked = ParkedFake;
+
+    fn park(self) -> Result<ParkedFake, PipelineError> {
+        sleep_ms(self.flags.fake_upload_ms);
+        Ok(ParkedFake(Self { adapters: BTreeMap::new(), ..self }))
+    }
+
+    fn wake(ParkedFake(pipeline): ParkedFake) -> Result<Self, PipelineError> {
+        sleep_ms(pipeline.flags.fake_upload_ms);
+        Ok(pipeline)
+    }
+
+    fn parked_bytes(ParkedFake(pipeline): &ParkedFake) -> u64 {
+        pipeline.memory_bytes
+    }
 
     fn layers(&self) {}
 
@@ -300,15 +331,14 @@ mod tests {
     use easel_api::images::SamplerKind;
 
     fn pipeline() -> FakePipeline {
-        let (fake_step_ms, fake_encode_ms, fake_decode_ms, fake_load_ms) = (0.0, 0.0, 0.0, 0.0);
-        let (fake_position_bytes, fake_decode_bytes) = (0, 0);
         let flags = FakeFlags {
-            fake_step_ms,
-            fake_encode_ms,
-            fake_decode_ms,
-            fake_load_ms,
-            fake_position_bytes,
-            fake_decode_bytes,
+            fake_step_ms: 0.0,
+            fake_encode_ms: 0.0,
+            fake_decode_ms: 0.0,
+            fake_load_ms: 0.0,
+            fake_upload_ms: 0.0,
+            fake_position_bytes: 0,
+            fake_decode_bytes: 0,
         };
         let (adapters, peak) = (BTreeMap::new(), AtomicU64::new(0));
         FakePipeline {

@@ -174,6 +174,21 @@ pub trait Pipeline: Send + 'static {
     type Adapter: Send;
     /// What an adapter must fit.
     type Layers: Send;
+    /// The checkpoint in the host's memory, where it can't draw.
+    type Parked: Send + 'static;
+
+    /// Off the device, into the host's memory, without its adapters. What fails is gone from both.
+    fn park(self) -> Result<Self::Parked, PipelineError>
+    where
+        Self: Sized;
+
+    /// Back on the device, as it was but for adapters. What fails is gone from both.
+    fn wake(parked: Self::Parked) -> Result<Self, PipelineError>
+    where
+        Self: Sized;
+
+    /// Of the host's memory, and on the device later.
+    fn parked_bytes(parked: &Self::Parked) -> u64;
 
     /// What may share a step with this request. Must equal for jobs that `denoise_step` gets together.
     fn batch_key(&self, request: &PictureRequest) -> BatchKey;
@@ -243,6 +258,12 @@ pub trait Loader: Send + Sync + 'static {
     /// its way. The bytes may still turn out to be others than the digest's, and nobody draws before they are proved, so
     /// they are parsed and put in their place and no more. Unknown classes are refused by name.
     fn load(&self, files: &Files) -> Result<Self::Pipeline, LoadError>;
+
+    /// The same, into the host's memory.
+    fn load_parked(&self, files: &Files) -> Result<<Self::Pipeline as Pipeline>::Parked, LoadError>;
+
+    /// Whether the device has memory of its own. Where it has none, parking frees nothing, and there is no host tier.
+    fn has_host_tier(&self) -> bool;
 
     /// Reads an adapter for a checkpoint of these layers, by the rules of [`Loader::load`]. What does not fit is refused by
     /// name.

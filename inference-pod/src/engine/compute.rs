@@ -10,12 +10,13 @@ use easel_api::engine::{ModelReport, Report};
 use tokio::sync::{mpsc, watch};
 
 use super::adapters::Adapters;
+use super::awaiting::Awaiting;
 use super::drawing::{Drawings, Encoded, Resumed};
 use super::load::{Loading, default_picture};
 use super::metrics::ModelLabel;
-use super::residency::Residents;
+use super::residency::{Demand, Moved, Residents};
 use super::{Command, DrawError, EngineFlags, EngineMetrics, Snapshot};
-use crate::pipeline::{Pipeline, PipelineError};
+use crate::pipeline::{BatchKey, Pipeline, PipelineError};
 use crate::scheduler::{JobId, RequestId, Scheduler, Shape, StepBatch, StepTimes, duration};
 
 /// A request that needs no more steps is drawn to its end before its pod goes: moving costs as much.
@@ -29,6 +30,8 @@ pub(super) struct Engine<P: Pipeline> {
     metrics: EngineMetrics,
     scheduler: Scheduler,
     residents: Residents<P>,
+    /// For a model that is not on the device.
+    awaiting: Awaiting,
     drawings: Drawings<P::Job>,
     next_request: u64,
     /// For predictions.
@@ -45,6 +48,7 @@ pub(super) struct Engine<P: Pipeline> {
 impl<P: Pipeline> Engine<P> {
     pub(super) fn new(
         flags: &EngineFlags,
+        host_bytes: u64,
         inbox: mpsc::Receiver<Command>,
         publish: watch::Sender<Snapshot>,
         loading: Loading<P>,
@@ -58,7 +62,8 @@ impl<P: Pipeline> Engine<P> {
             adapters,
             metrics,
             scheduler: Scheduler::new(flags.limits(), flags.profile()),
-            residents: Residents::new(flags.memory_bytes),
+            residents: Residents::new(flags.memory_bytes, host_bytes),
+            awaiting: Awaiting::new(flags.patience()),
             drawings: Drawings::new(),
             next_request: 0,
             times: StepTimes::default(),
@@ -105,8 +110,11 @@ impl<P: Pipeline> Engine<P> {
             }
         }
         while let Ok(event) = self.loading.events.try_recv() {
-            self.residents.heard(event, Instant::now());
+            if let Some(Moved { from, to, took }) = self.residents.heard(event, Instant::now()) {
+                self.metrics.moved(from, to, took);
+            }
         }
+        self.admit_awaited();
     }
 
     fn obey(&mut self, command: Command) {
@@ -127,9 +135,9 @@ impl<P: Pipeline> Engine<P> {
                     tracing::info!(request = id.0, name = &*name, "request cancelled");
                     self.fail(*id, DrawError::Cancelled);
                 }
-                let parked = self.cancel_parked(&name);
+                let waiting = self.cancel_parked(&name) + self.awaiting.cancel(&name);
                 self.publish(); // as above
-                let _ = reply.send(named.len() + parked);
+                let _ = reply.send(named.len() + waiting);
             }
             Command::HandOver => {
                 self.hand_over();
@@ -145,6 +153,7 @@ impl<P: Pipeline> Engine<P> {
             tracing::info!(request = id.0, "caller left, request cancelled");
             self.fail(id, DrawError::Stopped);
         }
+        self.awaiting.drop_lost(Instant::now());
         for id in self.scheduler.late(Instant::now()) {
             self.fail(id, DrawError::Deadline);
         }
@@ -168,6 +177,7 @@ impl<P: Pipeline> Engine<P> {
 
     /// Of each request that can go on elsewhere.
     fn hand_over(&mut self) {
+        self.metrics.handed_over.inc_by(self.awaiting.leave() as u64);
         for id in self.drawings.leave() {
             let Some(pipeline) = self.drawings.pipeline(id) else { continue };
             if self.scheduler.steps_left(id) <= STEPS_TO_FINISH && self.drawings.has_begun(id) {
@@ -193,6 +203,9 @@ impl<P: Pipeline> Engine<P> {
     }
 
     fn compute(&mut self, batch: &StepBatch) {
+        let (pipeline, jobs) = (batch.pipeline.0, batch.jobs.len());
+        let BatchKey { height, width, rows, .. } = batch.key;
+        let _step = tracing::debug_span!("step", pipeline, height, width, rows, jobs).entered();
         self.encode(batch);
         let jobs: Vec<_> = batch.jobs.iter().copied().filter(|job| self.drawings.request_of(*job).is_some()).collect();
         if jobs.is_empty() {
@@ -269,11 +282,11 @@ impl<P: Pipeline> Engine<P> {
         if let Some(peak) = loaded.pipeline.peak_bytes() {
             self.scheduler.memory_mut().observe(batch.pipeline, batch.key, jobs, peak);
         }
-        let Some(desired) = self.residents.desired(&loaded.model) else { return };
-        let at_default = loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.tasks())) == batch.key;
-        if at_default && let Some(loaded) = self.residents.loaded_mut(batch.pipeline) {
-            loaded.steps.push(duration);
-        }
+        let default_key = self
+            .residents
+            .desired(&loaded.about.model)
+            .map(|desired| loaded.pipeline.batch_key(&default_picture(desired, loaded.pipeline.tasks())));
+        self.residents.used(batch.pipeline, (default_key == Some(batch.key)).then_some(duration));
     }
 
     /// After a step: lets pipelines go that nobody needs, and gives the loader its next order.
@@ -281,20 +294,23 @@ impl<P: Pipeline> Engine<P> {
         let reserved = self.reserved_bytes();
         let Self { residents, scheduler, .. } = self;
         if residents.retire(|pipeline| scheduler.uses(pipeline)) {
-            self.times.forget(|pipeline| !residents.is_loaded(pipeline));
-            scheduler.memory_mut().forget(|pipeline| !residents.is_loaded(pipeline));
+            self.times.forget(|pipeline| !residents.is_known(pipeline));
+            scheduler.memory_mut().forget(|pipeline| !residents.is_known(pipeline));
         }
         let now = Instant::now();
         self.tidy_adapters(now);
-        let Self { residents, scheduler, adapters, .. } = self;
+        let Self { residents, scheduler, .. } = self;
         while let Some(order) = residents.next_fetch(now) {
             self.loading.fetching.start(order);
         }
-        let order = residents.next_order(now, reserved);
+        let busy = |pipeline| scheduler.uses(pipeline);
+        let order = residents.next_order(now, &Demand { dues: self.awaiting.dues(), reserved, busy });
+        self.stuck &= self.admit_awaited() == 0; // what was closed may be open now
         // While something can be stepped, every step looks at the deadlines.
-        let deadline = scheduler.next_deadline().filter(|_| self.stuck);
-        let others = [residents.next_retry(), adapters.next_retry(), adapters.next_deadline()];
-        self.loading.alarm.set(others.into_iter().flatten().chain(deadline).min());
+        let deadline = self.scheduler.next_deadline().filter(|_| self.stuck);
+        let deadlines = [deadline, self.adapters.next_deadline(), self.awaiting.next_deadline()];
+        let retries = [self.residents.next_retry(), self.adapters.next_retry()];
+        self.loading.alarm.set(deadlines.into_iter().chain(retries).flatten().min());
         if let Some(order) = order
             && self.loading.orders.try_send(order).is_err()
         {
@@ -308,7 +324,13 @@ impl<P: Pipeline> Engine<P> {
     }
 
     fn predicted_wait(&self) -> Duration {
-        duration(&self.scheduler.work_left(), &self.times)
+        let awaited = self.awaiting.models().into_iter();
+        let awaited = awaited.map(|model| self.residents.awaited_time(&model, self.awaiting.of(&model).1));
+        duration(&self.scheduler.work_left(), &self.times) + awaited.sum::<Duration>()
+    }
+
+    fn waiting(&self) -> usize {
+        self.scheduler.waiting() + self.adapters.waiting() + self.awaiting.pictures() as usize
     }
 
     fn report(&self) -> Report {
@@ -316,7 +338,7 @@ impl<P: Pipeline> Engine<P> {
         Report {
             generation: self.residents.generation(),
             models: self.model_reports(),
-            waiting: (self.scheduler.waiting() + self.adapters.waiting()) as u32,
+            waiting: self.waiting() as u32,
             running: self.scheduler.running() as u32,
             left_ms: self.predicted_wait().as_millis() as u64,
             running_left_ms: duration(&self.scheduler.work_running(), &self.times).as_millis() as u64,
@@ -328,7 +350,7 @@ impl<P: Pipeline> Engine<P> {
     }
 
     fn model_reports(&self) -> Vec<ModelReport> {
-        let mut reports = self.residents.reports(&self.times);
+        let mut reports = self.residents.reports(&self.times, &self.awaiting);
         for report in &mut reports {
             report.adapters = self.adapters.reports(&report.id, self.residents.serving(&report.id));
         }
@@ -345,6 +367,7 @@ impl<P: Pipeline> Engine<P> {
         };
         self.metrics.waiting.set(snapshot.report.waiting.into());
         self.metrics.running.set(snapshot.report.running.into());
+        self.metrics.holds(self.residents.bytes());
         self.publish.send_if_modified(|held| {
             if held.report.models != snapshot.report.models || held.served != snapshot.served {
                 self.count_ready(&snapshot);

@@ -6,14 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tracing::Span;
 
+use super::awaiting::Reply;
 use super::snapshots::{Begun, SnapshotSender, pack};
 use super::{DrawError, DrawRequest, Drawn, EngineMetrics, Preview, PreviewSender, Timings};
 use crate::pipeline::{Picture, PictureRequest, Pipeline, PipelineError, WornAdapter};
 use crate::scheduler::{JobId, PipelineId, RequestId};
-
-type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
 
 /// One client's request.
 struct Drawing {
@@ -24,6 +23,7 @@ struct Drawing {
     started: bool,
     timings: Timings,
     told: Told,
+    span: Span,
     /// In the order of seeds.
     jobs: Vec<JobId>,
     previews: Option<PreviewSender>,
@@ -99,7 +99,9 @@ impl<J> Drawings<J> {
         let (name, arrival, timings) = (request.sender.id.clone(), request.arrival, Timings::default());
         let previews = request.previews.clone();
         let snapshots = request.snapshots.clone();
-        let drawing = Drawing { name, reply, arrival, started: false, timings, told, jobs, previews, snapshots };
+        let (model, n, steps) = (&request.model, request.generation.n, request.generation.steps);
+        let span = tracing::debug_span!(parent: None, "request", id = id.0, name = name.as_deref(), %model, n, steps);
+        let drawing = Drawing { name, reply, arrival, started: false, timings, told, span, jobs, previews, snapshots };
         self.requests.insert(id, drawing);
     }
 
@@ -135,6 +137,7 @@ impl<J> Drawings<J> {
 
     pub(super) fn encode<P: Pipeline<Job = J>>(&mut self, pipeline: &P, id: JobId) -> Result<Encoded, PipelineError> {
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(Encoded { queued: None, resumed: Resumed::New }) };
+        let _request = self.requests.get(&job.request).map(|drawing| drawing.span.clone().entered());
         let started = Instant::now();
         let (running, resumed) = job.start(pipeline)?;
         job.stage = Stage::Running(running);
@@ -279,8 +282,10 @@ impl<J> Drawings<J> {
 
     fn answer(&mut self, id: RequestId) {
         let Some(drawing) = self.requests.remove(&id) else { return };
-        let Drawing { name: _, reply, arrival: _, started: _, timings, told, jobs, previews: _, snapshots: _ } =
+        let Drawing { name: _, reply, arrival: _, started: _, timings, told, span, jobs, previews: _, snapshots: _ } =
             drawing;
+        let Timings { queue, encode, denoise, decode } = timings;
+        tracing::debug!(parent: &span, ?queue, ?encode, ?denoise, ?decode, "request drawn");
         let Told { pipeline: _, digest, text_tokens, picture_tokens, image_tokens, warning } = told;
         let mut pictures = Vec::with_capacity(jobs.len());
         for id in jobs {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::load::{Event, News};
 use super::{Command, EngineMetrics};
+use crate::pipeline::Pipeline;
 use rate::Rate;
 
 /// Between two words about a fetch; a report goes out ten times a second at most.
@@ -31,7 +32,7 @@ pub(super) struct FetchOrder {
     pub(super) unwanted: CancellationToken,
 }
 
-pub(super) struct Fetching<P> {
+pub(super) struct Fetching<P: Pipeline> {
     pub(super) runtime: Handle,
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) outbox: SyncSender<Event<P>>,
@@ -39,7 +40,7 @@ pub(super) struct Fetching<P> {
     pub(super) metrics: EngineMetrics,
 }
 
-impl<P: Send + 'static> Fetching<P> {
+impl<P: Pipeline> Fetching<P> {
     pub(super) fn start(&self, order: FetchOrder) {
         let FetchOrder { ticket, model, unwanted } = order;
         let (fetcher, metrics) = (self.fetcher.clone(), self.metrics.clone());
@@ -85,7 +86,7 @@ fn broke(error: &tokio::task::JoinError) -> Refusal {
 }
 
 /// Until the engine is gone.
-async fn tell<P>(progress: &Progress, mouth: &Mouth<P>) {
+async fn tell<P: Pipeline>(progress: &Progress, mouth: &Mouth<P>) {
     let (mut rate, mut said) = (Rate::default(), None);
     let mut tick = tokio::time::interval(PROGRESS_EVERY);
     loop {
@@ -108,13 +109,13 @@ async fn tell<P>(progress: &Progress, mouth: &Mouth<P>) {
 }
 
 /// The way to the engine.
-struct Mouth<P> {
+struct Mouth<P: Pipeline> {
     ticket: u64,
     outbox: SyncSender<Event<P>>,
     bell: WeakSender<Command>,
 }
 
-impl<P> Mouth<P> {
+impl<P: Pipeline> Mouth<P> {
     fn say(&self, news: News<P>) -> Result<(), TrySendError<Event<P>>> {
         let said = self.outbox.try_send(Event { ticket: self.ticket, news });
         if let Some(bell) = self.bell.upgrade() {

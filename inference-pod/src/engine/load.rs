@@ -26,35 +26,58 @@ use crate::pipeline::{Edit, LoadError, Loader, Mask, Picture, PictureRequest, Pi
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What the loader shall do next.
-#[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct Order<P: Pipeline> {
     pub(super) ticket: u64,
     pub(super) model: DesiredModel,
+    pub(super) errand: Errand<P>,
     /// Bytes that may be loaded; `None`: no limit.
     pub(super) room_bytes: Option<u64>,
     /// The checkpoint in the cache; `None` for a folder, which nobody has proved yet.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<Arc<Held>>,
     /// Cancelled when the checkpoint is not wanted any more.
     pub(super) unwanted: CancellationToken,
 }
 
-pub(super) struct Event<P> {
+/// Who has the checkpoint meanwhile is the loader thread, so that nobody computes with what moves.
+pub(super) enum Errand<P: Pipeline> {
+    /// That the files are those of the digest.
+    Prove,
+    Load,
+    LoadToHost,
+    Wake {
+        parked: P::Parked,
+        is_new: bool,
+    },
+    Park(P),
+    /// To the disk, where it is.
+    Forget(P),
+    ForgetParked(P::Parked),
+}
+
+pub(super) struct Event<P: Pipeline> {
     pub(super) ticket: u64,
     pub(super) news: News<P>,
 }
 
-pub(super) enum News<P> {
+pub(super) enum News<P: Pipeline> {
     Progress(ModelState),
     /// It is in the cache, and can be loaded.
     Fetched(Result<Held, Refusal>),
     Done(Result<Ready<P>, Failure>),
 }
 
-pub(super) struct Ready<P> {
-    pub(super) pipeline: P,
-    pub(super) load: Duration,
-    /// Stays in the cache for as long as the pipeline lives.
-    pub(super) held: Option<Held>,
+/// Where a checkpoint is now.
+pub(super) enum Landed<P: Pipeline> {
+    Device(P),
+    Host(P::Parked),
+    Disk,
+}
+
+pub(super) struct Ready<P: Pipeline> {
+    pub(super) landed: Landed<P>,
+    pub(super) took: Duration,
+    /// Of all its files, when they were looked at.
+    pub(super) disk_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -62,7 +85,6 @@ pub(super) enum Failure {
     Refused(Refusal),
     NoRoom {
         need_bytes: u64,
-        room_bytes: u64,
     },
     /// The cache's copy was not what its digest names, and has left the cache.
     Spoilt,
@@ -76,8 +98,8 @@ impl From<Refusal> for Failure {
 }
 
 /// The engine's end of the channels to the loader thread and to fetches.
-pub(super) struct Loading<P> {
-    pub(super) orders: SyncSender<Order>,
+pub(super) struct Loading<P: Pipeline> {
+    pub(super) orders: SyncSender<Order<P>>,
     pub(super) events: Receiver<Event<P>>,
     pub(super) fetching: Fetching<P>,
     pub(super) alarm: Alarm,
@@ -115,16 +137,41 @@ struct Worker<L: Loader> {
 }
 
 impl<L: Loader> Worker<L> {
-    fn run(&self, orders: &Receiver<Order>) {
-        for order in orders {
-            let attempt = catch_unwind(AssertUnwindSafe(|| self.load(&order)));
-            let result =
-                attempt.unwrap_or_else(|_| Err(failed(&order.model, "the loader panicked; see the log").into()));
-            let result = result.map(|(pipeline, load)| Ready { pipeline, load, held: order.held });
-            if !self.say(order.ticket, News::Done(result)) {
+    fn run(&self, orders: &Receiver<Order<L::Pipeline>>) {
+        for Order { ticket, model, errand, room_bytes, held, unwanted } in orders {
+            let ask = Ask { ticket, model, room_bytes, held, unwanted };
+            let attempt = catch_unwind(AssertUnwindSafe(|| self.obey(&ask, errand)));
+            let result = attempt.unwrap_or_else(|_| Err(failed(&ask.model, "the loader panicked; see the log").into()));
+            if !self.say(ticket, News::Done(result)) {
                 return;
             }
         }
+    }
+
+    fn obey(&self, ask: &Ask, errand: Errand<L::Pipeline>) -> Result<Ready<L::Pipeline>, Failure> {
+        let started = Instant::now();
+        let (landed, disk_bytes) = match errand {
+            Errand::Load => {
+                let (pipeline, bytes) = self.load(ask)?;
+                (Landed::Device(pipeline), Some(bytes))
+            }
+            Errand::LoadToHost => {
+                let (parked, bytes) = self.load_to_host(ask)?;
+                (Landed::Host(parked), Some(bytes))
+            }
+            Errand::Prove => (Landed::Disk, Some(self.prove(ask)?)),
+            Errand::Wake { parked, is_new } => (self.wake(ask, parked, is_new)?, None),
+            Errand::Park(pipeline) => (park(ask, pipeline), None),
+            Errand::Forget(pipeline) => {
+                drop(pipeline);
+                (Landed::Disk, None)
+            }
+            Errand::ForgetParked(parked) => {
+                drop(parked);
+                (Landed::Disk, None)
+            }
+        };
+        Ok(Ready { landed, took: started.elapsed(), disk_bytes })
     }
 
     /// False when the engine is gone.
@@ -136,33 +183,76 @@ impl<L: Loader> Worker<L> {
         sent
     }
 
-    fn load(&self, order: &Order) -> Result<(L::Pipeline, Duration), Failure> {
-        let files = self.files(order)?;
-        fits(files.verified().weight_bytes, order.room_bytes)?;
+    /// Gives the bytes of the files too.
+    fn load(&self, ask: &Ask) -> Result<(L::Pipeline, u64), Failure> {
+        let files = self.files(ask)?;
+        fits(files.verified().weight_bytes, ask.room_bytes)?;
         if files.are_proved() {
-            self.say(order.ticket, News::Progress(ModelState::Loading));
+            self.say(ask.ticket, News::Progress(ModelState::Loading));
         }
-        let started = Instant::now();
-        let pipeline = self.proved(order, &files)?;
+        let pipeline = self.proved(ask, &files, |files| self.loader.load(files))?;
         // What the device holds can differ from the files: f16 weights are widened on CPUs.
-        fits(pipeline.memory_bytes(), order.room_bytes)?;
-        wanted(order)?;
-        self.say(order.ticket, News::Progress(ModelState::WarmingUp));
-        warm_up(&pipeline, &order.model)
-            .map_err(|error| failed(&order.model, &format!("the warm-up picture failed ({})", crate::chain(&error))))?;
-        let load = started.elapsed();
-        self.metrics.load_seconds.observe(load.as_secs_f64());
-        Ok((pipeline, load))
+        fits(pipeline.memory_bytes(), ask.room_bytes)?;
+        wanted(ask)?;
+        self.warm_up(ask, &pipeline)?;
+        Ok((pipeline, files.verified().total_bytes))
     }
 
-    /// What the order's checkpoint is made of, read by name only so far.
-    fn files<'a>(&'a self, order: &'a Order) -> Result<Files<'a>, Failure> {
-        let model = &order.model;
-        match (&order.held, &model.checkpoint.source) {
-            (Some(held), _) => held.files(self.watch(order)).map_err(|refusal| self.not_those(order, refusal)),
+    fn load_to_host(&self, ask: &Ask) -> Result<(<L::Pipeline as Pipeline>::Parked, u64), Failure> {
+        let files = self.files(ask)?;
+        fits(files.verified().weight_bytes, ask.room_bytes)?;
+        if files.are_proved() {
+            self.say(ask.ticket, News::Progress(ModelState::Loading));
+        }
+        let parked = self.proved(ask, &files, |files| self.loader.load_parked(files))?;
+        fits(L::Pipeline::parked_bytes(&parked), ask.room_bytes)?;
+        wanted(ask)?;
+        Ok((parked, files.verified().total_bytes))
+    }
+
+    /// Gives the bytes of the files.
+    fn prove(&self, ask: &Ask) -> Result<u64, Failure> {
+        let files = self.files(ask)?;
+        self.proved(ask, &files, |_| Ok(()))?;
+        Ok(files.verified().total_bytes)
+    }
+
+    /// What fails is read from the disk again, and refused there if that is no better.
+    fn wake(
+        &self,
+        ask: &Ask,
+        parked: <L::Pipeline as Pipeline>::Parked,
+        is_new: bool,
+    ) -> Result<Landed<L::Pipeline>, Failure> {
+        match L::Pipeline::wake(parked) {
+            Ok(pipeline) => {
+                if is_new {
+                    self.warm_up(ask, &pipeline)?;
+                }
+                Ok(Landed::Device(pipeline))
+            }
+            Err(error) => {
+                tracing::error!(model = %ask.model.id, error = crate::chain(&error), "failed to bring it to the device");
+                Ok(Landed::Disk)
+            }
+        }
+    }
+
+    fn warm_up(&self, ask: &Ask, pipeline: &L::Pipeline) -> Result<(), Failure> {
+        self.say(ask.ticket, News::Progress(ModelState::WarmingUp));
+        let warmed = warm_up(pipeline, &ask.model);
+        let why = |error| failed(&ask.model, &format!("the warm-up picture failed ({})", crate::chain(&error)));
+        warmed.map_err(|error| why(error).into())
+    }
+
+    /// What the checkpoint is made of, read by name only so far.
+    fn files<'a>(&'a self, ask: &'a Ask) -> Result<Files<'a>, Failure> {
+        let model = &ask.model;
+        match (&ask.held, &model.checkpoint.source) {
+            (Some(held), _) => held.files(self.watch(ask)).map_err(|refusal| self.not_those(ask, refusal)),
             (None, Source::Folder { path }) => {
                 self.fetcher.check_signature(&model.checkpoint)?;
-                Ok(Files::unproved(path, &model.checkpoint.digest, self.watch(order))?)
+                Ok(Files::unproved(path, &model.checkpoint.digest, self.watch(ask))?)
             }
             (None, source @ (Source::Oci { .. } | Source::S3 { .. })) => {
                 let message = format!("'{source}' was not fetched; this is a fault of the pod, see its log");
@@ -171,29 +261,34 @@ impl<L: Loader> Worker<L> {
         }
     }
 
-    /// A pipeline of bytes that were all hashed, and are the digest's. Bytes that are not are what is wrong, whatever the
+    /// What is made of bytes that were all hashed, and are the digest's. Bytes that are not are what is wrong, whatever the
     /// loader made of them.
-    fn proved(&self, order: &Order, files: &Files) -> Result<L::Pipeline, Failure> {
+    fn proved<T>(
+        &self,
+        ask: &Ask,
+        files: &Files,
+        load: impl FnOnce(&Files) -> Result<T, LoadError>,
+    ) -> Result<T, Failure> {
         let started = Instant::now();
-        let loaded = catch_unwind(AssertUnwindSafe(|| self.loader.load(files)));
-        wanted(order)?;
+        let loaded = catch_unwind(AssertUnwindSafe(|| load(files)));
+        wanted(ask)?;
         let proved = if matches!(loaded, Ok(Ok(_))) { files.prove() } else { files.prove_unused() };
         if !files.are_proved() {
             self.metrics.verify_seconds.observe(started.elapsed().as_secs_f64());
         }
         proved.map_err(|stopped| match stopped {
-            Stopped::Refused(refusal) => self.not_those(order, refusal),
+            Stopped::Refused(refusal) => self.not_those(ask, refusal),
             Stopped::Cancelled => Failure::Cancelled,
         })?;
         match loaded {
-            Ok(loaded) => Ok(loaded.map_err(|error| refuse(&order.model, &error))?),
-            Err(_) => Err(failed(&order.model, "the loader panicked; see the log").into()),
+            Ok(loaded) => Ok(loaded.map_err(|error| refuse(&ask.model, &error))?),
+            Err(_) => Err(failed(&ask.model, "the loader panicked; see the log").into()),
         }
     }
 
     /// Bytes that are not the digest's: of the cache, they leave it.
-    fn not_those(&self, order: &Order, refusal: Refusal) -> Failure {
-        let Some(held) = &order.held else { return Failure::Refused(refusal) };
+    fn not_those(&self, ask: &Ask, refusal: Refusal) -> Failure {
+        let Some(held) = &ask.held else { return Failure::Refused(refusal) };
         match self.fetcher.discard(held) {
             Ok(()) => Failure::Spoilt,
             Err(refusal) => Failure::Refused(refusal),
@@ -201,28 +296,48 @@ impl<L: Loader> Worker<L> {
     }
 
     /// Says how far the hashing is, and hears whether the checkpoint is still wanted.
-    fn watch<'a>(&'a self, order: &'a Order) -> Watch<'a> {
+    fn watch<'a>(&'a self, ask: &'a Ask) -> Watch<'a> {
         let said = Mutex::new((None::<Instant>, 0));
         Box::new(move |done_bytes, total_bytes| {
             let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
             let due = said.0.is_none_or(|at| at.elapsed() >= PROGRESS_EVERY) || done_bytes == total_bytes;
             // Several threads hash, and a later word may come first.
             if due && done_bytes >= said.1 {
-                self.say(order.ticket, News::Progress(ModelState::Verifying { done_bytes, total_bytes }));
+                self.say(ask.ticket, News::Progress(ModelState::Verifying { done_bytes, total_bytes }));
                 *said = (Some(Instant::now()), done_bytes);
             }
-            wanted(order).is_ok()
+            wanted(ask).is_ok()
         })
     }
 }
 
-fn wanted(order: &Order) -> Result<(), Failure> {
-    if order.unwanted.is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
+/// An order without what it moves.
+struct Ask {
+    ticket: u64,
+    model: DesiredModel,
+    room_bytes: Option<u64>,
+    held: Option<Arc<Held>>,
+    unwanted: CancellationToken,
+}
+
+/// What fails is on the disk still.
+fn park<P: Pipeline>(ask: &Ask, pipeline: P) -> Landed<P> {
+    match pipeline.park() {
+        Ok(parked) => Landed::Host(parked),
+        Err(error) => {
+            tracing::error!(model = %ask.model.id, error = crate::chain(&error), "failed to park it in the host's memory");
+            Landed::Disk
+        }
+    }
+}
+
+fn wanted(ask: &Ask) -> Result<(), Failure> {
+    if ask.unwanted.is_cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
 }
 
 fn fits(need_bytes: u64, room_bytes: Option<u64>) -> Result<(), Failure> {
     match room_bytes {
-        Some(room_bytes) if need_bytes > room_bytes => Err(Failure::NoRoom { need_bytes, room_bytes }),
+        Some(room_bytes) if need_bytes > room_bytes => Err(Failure::NoRoom { need_bytes }),
         Some(_) | None => Ok(()),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use easel_api::engine::{Tier, TierBytes};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +29,18 @@ pub(super) struct ModelLabel {
     pub(super) model: String,
 }
 
+/// Between tiers; a store or a folder that nobody has proved yet is `nowhere`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WayLabel {
+    from: &'static str,
+    to: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TierLabel {
+    tier: &'static str,
+}
+
 #[derive(Clone, Debug)]
 pub struct EngineMetrics {
     pub(super) waiting: Gauge,
@@ -42,7 +55,9 @@ pub struct EngineMetrics {
     pub(super) resumed_steps: Counter,
     pub(super) snapshots_refused: Counter,
     pub(super) snapshot_bytes: Counter,
-    pub(super) load_seconds: Histogram,
+    loads: Family<WayLabel, Histogram>,
+    demotions: Family<WayLabel, Counter>,
+    resident_bytes: Family<TierLabel, Gauge>,
     pub(super) verify_seconds: Histogram,
     pub(super) model_ready: Family<ModelLabel, Gauge>,
     pub(super) fetch_seconds: Histogram,
@@ -76,7 +91,9 @@ impl EngineMetrics {
             resumed_steps: Counter::default(),
             snapshots_refused: Counter::default(),
             snapshot_bytes: Counter::default(),
-            load_seconds: loads(),
+            loads: Family::new_with_constructor(loads),
+            demotions: Family::default(),
+            resident_bytes: Family::default(),
             verify_seconds: loads(),
             model_ready: Family::default(),
             fetch_seconds: loads(),
@@ -94,13 +111,37 @@ impl EngineMetrics {
         metrics.register_adapters(registry);
         metrics.register_steps(registry);
         metrics.register_hand_overs(registry);
-        let Self { waiting, running, load_seconds, verify_seconds, model_ready, .. } = metrics.clone();
+        metrics.register_tiers(registry);
+        let Self { waiting, running, verify_seconds, model_ready, .. } = metrics.clone();
         registry.register("waiting", "Pictures that wait for their first step", waiting);
         registry.register("running", "Pictures between their first step and their last", running);
-        registry.register_with_unit("load", "Loading and warming up a checkpoint", Unit::Seconds, load_seconds);
         registry.register_with_unit("verify", "Verifying a checkpoint's digest", Unit::Seconds, verify_seconds);
         registry.register("model_ready", "1 when the model can draw", model_ready);
         metrics
+    }
+
+    fn register_tiers(&self, registry: &mut Registry) {
+        let Self { loads, demotions, resident_bytes, .. } = self.clone();
+        let load = "Loading and warming up a checkpoint, or bringing it to a higher tier";
+        registry.register_with_unit("load", load, Unit::Seconds, loads);
+        registry.register("demotions", "Checkpoints that were put into a lower tier", demotions);
+        registry.register_with_unit("resident", "What checkpoints take, by tier", Unit::Bytes, resident_bytes);
+    }
+
+    pub(super) fn moved(&self, from: Option<Tier>, to: Tier, took: Duration) {
+        let label = WayLabel { from: from.map_or("nowhere", Tier::as_str), to: to.as_str() };
+        if from < Some(to) {
+            self.loads.get_or_create(&label).observe(took.as_secs_f64());
+        } else {
+            self.demotions.get_or_create(&label).inc();
+        }
+    }
+
+    pub(super) fn holds(&self, TierBytes { disk, host, device }: TierBytes) {
+        for (tier, bytes) in [(Tier::Disk, disk), (Tier::Host, host), (Tier::Device, device)] {
+            let gauge = self.resident_bytes.get_or_create(&TierLabel { tier: tier.as_str() });
+            gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 
     fn register_steps(&self, registry: &mut Registry) {

@@ -1,78 +1,82 @@
-//! Which models shall be resident, which are, and what to load next.
-//! Owns the loaded pipelines; does not compute with them, and loads nothing itself.
+//! Which models shall be resident, which are and in which tier, and what to fetch, load or move next.
+//! Owns the checkpoints in every tier; does not compute with them, and loads nothing itself.
 
+mod news;
+mod orders;
+mod record;
+mod report;
 mod slot;
+mod tiers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use easel_api::engine::{
-    Checkpoint, DesiredModel, Generation, HostMemory, LoadTimes, MAX_STEP_TIMES, MemoryReport, ModelId, ModelReport,
-    ModelState, RefusalReason, Residency, StepTime, Tier, TierBytes,
-};
-use easel_checkpoints::{Held, Refusal};
+use easel_api::engine::{DesiredModel, Generation, ModelId, ModelState, Residency, Tier};
 
-use super::fetching::FetchOrder;
-use super::load::{Event, Failure, News, Order, Ready};
-use super::retry;
 use super::{ResidencyError, Served};
 use crate::pipeline::Pipeline;
-use crate::scheduler::{Free, PipelineId, Recent, Shape, StepTimes};
+use crate::scheduler::{Free, PipelineId};
+pub(super) use news::Moved;
+pub(super) use orders::Demand;
+pub(super) use record::Loaded;
+use record::{About, Place, Resting};
 use slot::{InFlight, Next, Slot, not_begun};
 
-/// A pipeline in memory. It retires when no slot serves with it and no request draws with it.
-pub(super) struct Loaded<P> {
-    pub(super) pipeline: P,
-    pub(super) model: ModelId,
-    pub(super) checkpoint: Checkpoint,
-    load: Duration,
-    /// Keeps it in the cache.
-    _held: Option<Held>,
-    /// At the model's default size.
-    pub(super) steps: Recent,
-}
-
-/// What had too little room only because pictures are being drawn is tried again after this time.
-const ROOM_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes that a load was given, and that it was not given because pictures on their way need them.
-#[derive(Clone, Copy, Default)]
+/// Bytes that the order in flight was given, and where.
+#[derive(Clone, Copy)]
 struct Room {
     given: u64,
-    reserved: u64,
+    to: Tier,
 }
 
-/// At once; each may fill the network, and more would only share it.
-const MAX_FETCHES: usize = 2;
+/// What a request finds.
+pub(super) enum Door {
+    /// Its model draws.
+    Open,
+    /// Its model answers, and is to come to the device first, or takes nothing new for now.
+    Waits,
+    /// Nobody answers for it.
+    Shut,
+}
 
-pub(super) struct Residents<P> {
-    /// 0: no limit.
+pub(super) struct Residents<P: Pipeline> {
+    /// Of the device; 0: no limit.
     limit_bytes: u64,
     /// What adapters take beside the models.
     beside_bytes: u64,
+    /// Of the host; 0: there is no host tier.
+    host_bytes: u64,
     accepted: Option<Residency>,
     /// In the order of the residency, which is the order of loading.
     slots: Vec<Slot>,
     loaded: BTreeMap<PipelineId, Loaded<P>>,
+    resting: BTreeMap<PipelineId, Resting<P::Parked>>,
+    /// Take nothing new but what is due before.
+    closed: BTreeMap<PipelineId, Option<Instant>>,
+    /// A request waits for a checkpoint that is not on the device.
+    rises: bool,
     in_flight: Option<InFlight>,
-    /// Of the load in flight.
     room: Room,
     fetches: Vec<InFlight>,
-    /// Numbers tickets and pipelines.
+    /// Numbers tickets, checkpoints and uses.
     next: u64,
 }
 
 impl<P: Pipeline> Residents<P> {
-    pub(super) fn new(limit_bytes: u64) -> Self {
-        let (slots, loaded, fetches) = (Vec::new(), BTreeMap::new(), Vec::new());
+    pub(super) fn new(limit_bytes: u64, host_bytes: u64) -> Self {
         Self {
             limit_bytes,
+            host_bytes,
             beside_bytes: 0,
             accepted: None,
-            slots,
-            loaded,
+            slots: Vec::new(),
+            loaded: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            closed: BTreeMap::new(),
+            rises: false,
             in_flight: None,
-            room: Room::default(),
-            fetches,
+            room: Room { given: 0, to: Tier::Device },
+            fetches: Vec::new(),
             next: 0,
         }
     }
@@ -102,16 +106,14 @@ impl<P: Pipeline> Residents<P> {
         Ok(())
     }
 
-    fn slot(&self, desired: DesiredModel, former: Option<Slot>) -> Slot {
-        let same = |loaded: &Loaded<P>| (&loaded.model, &loaded.checkpoint) == (&desired.id, &desired.checkpoint);
-        let ready = self.loaded.iter().find(|(_, loaded)| same(loaded)).map(|(id, _)| *id);
-        if ready.is_some() {
+    fn slot(&mut self, desired: DesiredModel, former: Option<Slot>) -> Slot {
+        if let Some(id) = self.ready(&desired) {
             let (state, next) = (ModelState::Ready, Next::Nothing);
-            return Slot { desired, state, next, failures: 0, serving: ready, deferred: false };
+            return Slot { desired, id, state, next, failures: 0, serving: Some(id) };
         }
         match former {
             Some(slot) if slot.desired.checkpoint == desired.checkpoint => {
-                let busy = self.flights().any(|flight| flight.is_of(&desired) && flight.is_wanted());
+                let busy = self.flights().any(|flight| flight.id == slot.id && flight.is_wanted());
                 // What was refused is tried again by any newer residency: what was missing may be there now.
                 let next = if busy { Next::Nothing } else { slot.next.resumed() };
                 Slot { desired, next, ..slot }
@@ -119,9 +121,24 @@ impl<P: Pipeline> Residents<P> {
             former => {
                 let serving = former.and_then(|slot| slot.serving);
                 let state = not_begun(&desired.checkpoint.source);
-                Slot { desired, state, next: Next::Begin, failures: 0, serving, deferred: false }
+                self.next += 1;
+                let id = PipelineId(self.next);
+                let about = About::new(desired.id.clone(), desired.checkpoint.clone());
+                self.resting.insert(id, Resting { place: Place::Nowhere, about });
+                Slot { desired, id, state, next: Next::Begin, failures: 0, serving }
             }
         }
+    }
+
+    /// The checkpoint, where it is ready in any tier.
+    fn ready(&self, desired: &DesiredModel) -> Option<PipelineId> {
+        let same = |about: &About| (&about.model, &about.checkpoint) == (&desired.id, &desired.checkpoint);
+        let loaded = self.loaded.iter().filter(|(_, loaded)| same(&loaded.about)).map(|(id, _)| *id);
+        let wanted = |id: PipelineId| self.flights().all(|flight| flight.id != id || flight.is_wanted());
+        let rests = |(id, resting): &(&PipelineId, &Resting<P::Parked>)| {
+            resting.place.at().is_some() && same(&resting.about) && wanted(**id)
+        };
+        loaded.chain(self.resting.iter().filter(rests).map(|(id, _)| *id)).next()
     }
 
     fn flights(&self) -> impl Iterator<Item = &InFlight> {
@@ -131,7 +148,7 @@ impl<P: Pipeline> Residents<P> {
     fn stop_unwanted(&mut self) {
         let Self { slots, in_flight, fetches, .. } = self;
         for flight in in_flight.iter().chain(fetches.iter()) {
-            if !slots.iter().any(|slot| flight.is_of(&slot.desired)) {
+            if !slots.iter().any(|slot| slot.names(flight.id)) {
                 flight.unwanted.cancel();
             }
         }
@@ -139,179 +156,35 @@ impl<P: Pipeline> Residents<P> {
         fetches.retain(InFlight::is_wanted);
     }
 
-    /// The next checkpoint to fetch, if there is a place for a fetch.
-    pub(super) fn next_fetch(&mut self, now: Instant) -> Option<FetchOrder> {
-        if self.fetches.len() >= MAX_FETCHES {
-            return None;
-        }
-        let leaving = self.retiring().next().is_some();
-        let due = |slot: &&mut Slot| slot.is_remote() && slot.begins(now) && !(slot.deferred && leaving);
-        let slot = self.slots.iter_mut().find(due)?;
-        (slot.deferred, slot.next) = (false, Next::Nothing);
-        self.next += 1;
-        let flight = InFlight::new(self.next, &slot.desired);
-        let order = FetchOrder { ticket: self.next, model: slot.desired.clone(), unwanted: flight.unwanted.clone() };
-        self.fetches.push(flight);
-        Some(order)
-    }
-
-    /// The next checkpoint to load, if the loader is free. One at a time, so that memory is never booked twice; and
-    /// beside what pictures on their way can't do without.
-    pub(super) fn next_order(&mut self, now: Instant, reserved_bytes: u64) -> Option<Order> {
-        if self.in_flight.is_some() {
-            return None;
-        }
-        let leaving = self.retiring().next().is_some();
-        let beside = self.limit_bytes.saturating_sub(self.used_bytes());
-        let reserved = reserved_bytes.min(beside);
-        let room_bytes = (self.limit_bytes > 0).then_some(beside - reserved);
-        let due = |slot: &&mut Slot| {
-            let loads = matches!(slot.next, Next::Load(_)) || (!slot.is_remote() && slot.begins(now));
-            loads && !(slot.deferred && leaving)
-        };
-        let slot = self.slots.iter_mut().find(due)?;
-        slot.deferred = false;
-        let held = match std::mem::replace(&mut slot.next, Next::Nothing) {
-            Next::Load(held) => Some(held),
-            Next::Begin | Next::Retry(_) | Next::Nothing => None,
-        };
-        let model = slot.desired.clone();
-        self.next += 1;
-        let flight = InFlight::new(self.next, &model);
-        let unwanted = flight.unwanted.clone();
-        self.in_flight = Some(flight);
-        self.room = Room { given: room_bytes.unwrap_or_default(), reserved };
-        Some(Order { ticket: self.next, model, room_bytes, held, unwanted })
-    }
-
     /// When something is due that is not due now.
     pub(super) fn next_retry(&self) -> Option<Instant> {
         let retry = |slot: &Slot| match slot.next {
             Next::Retry(at) => Some(at),
-            Next::Begin | Next::Load(_) | Next::Nothing => None,
+            Next::Begin | Next::Load | Next::Nothing => None,
         };
         self.slots.iter().filter_map(retry).min()
     }
 
-    /// Books what the loader thread or a fetch says.
-    pub(super) fn heard(&mut self, event: Event<P>, now: Instant) {
-        let Event { ticket, news } = event;
-        if let News::Progress(state) = news {
-            self.progress(ticket, state);
-            return;
-        }
-        // A fetch that nobody wants any more is not here, and what it brought is dropped.
-        let Some(flight) = self.land(ticket) else { return };
-        match news {
-            News::Progress(_) | News::Done(Err(Failure::Cancelled)) => {}
-            // A pipeline that nobody wants any more is dropped here.
-            News::Done(_) if !flight.is_wanted() => {}
-            News::Fetched(Ok(held)) => {
-                if let Some(slot) = self.slot_of(&flight) {
-                    slot.next = Next::Load(held);
-                }
-            }
-            News::Done(Ok(ready)) => self.insert(&flight, ready),
-            News::Fetched(Err(refusal)) | News::Done(Err(Failure::Refused(refusal))) => {
-                self.refuse(&flight, refusal, now);
-            }
-            News::Done(Err(Failure::Spoilt)) => self.begin_again(&flight),
-            News::Done(Err(Failure::NoRoom { need_bytes, room_bytes })) => {
-                self.no_room(&flight, need_bytes, room_bytes, now);
-            }
-        }
-    }
-
-    /// Takes what has ended.
-    fn land(&mut self, ticket: u64) -> Option<InFlight> {
-        let load = self.in_flight.take_if(|load| load.ticket == ticket);
-        load.or_else(|| {
-            let fetch = self.fetches.iter().position(|fetch| fetch.ticket == ticket)?;
-            Some(self.fetches.remove(fetch))
-        })
-    }
-
-    fn progress(&mut self, ticket: u64, state: ModelState) {
-        let flight = self.in_flight.iter().chain(&self.fetches).find(|flight| flight.ticket == ticket);
-        if let Some(flight) = flight
-            && let Some(slot) = self.slots.iter_mut().find(|slot| flight.is_of(&slot.desired))
-        {
-            slot.state = state;
-        }
-    }
-
-    fn slot_of(&mut self, flight: &InFlight) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| flight.is_of(&slot.desired))
-    }
-
-    fn insert(&mut self, load: &InFlight, ready: Ready<P>) {
-        let id = PipelineId(load.ticket);
-        let Ready { pipeline, load: duration, held } = ready;
-        let Some(slot) = self.slot_of(load) else { return };
-        (slot.state, slot.failures) = (ModelState::Ready, 0);
-        slot.serving = Some(id); // who served before retires
-        tracing::info!(model = %load.model, digest = load.checkpoint.digest, load_ms = duration.as_millis() as u64, "model ready");
-        let (model, checkpoint, steps) = (load.model.clone(), load.checkpoint.clone(), Recent::default());
-        self.loaded.insert(id, Loaded { pipeline, model, checkpoint, load: duration, _held: held, steps });
-    }
-
-    fn refuse(&mut self, flight: &InFlight, refusal: Refusal, now: Instant) {
-        let Refusal { reason, message } = refusal;
-        let Some(slot) = self.slot_of(flight) else { return };
-        slot.failures += 1;
-        let renewed = reason == RefusalReason::Unauthorized && slot.desired.access != flight.access;
-        let pause = if renewed { Some(Duration::ZERO) } else { retry::pause(reason, slot.failures) };
-        slot.next = pause.map_or(Next::Nothing, |pause| Next::Retry(now + pause));
-        let again = pause.map(|pause| pause.as_secs());
-        tracing::warn!(model = %flight.model, digest = flight.checkpoint.digest, ?reason, message, again, "model refused");
-        slot.state = ModelState::Refused { reason, message };
-    }
-
-    /// What was in the cache was not the checkpoint, and is not there any more.
-    fn begin_again(&mut self, load: &InFlight) {
-        if let Some(slot) = self.slot_of(load) {
-            (slot.state, slot.next) = (not_begun(&load.checkpoint.source), Next::Begin);
-        }
-    }
-
-    fn no_room(&mut self, load: &InFlight, need_bytes: u64, room_bytes: u64, now: Instant) {
-        let used_then = self.limit_bytes.saturating_sub(room_bytes + self.room.reserved);
-        if need_bytes <= room_bytes + self.room.reserved {
-            if let Some(slot) = self.slot_of(load) {
-                (slot.state, slot.next) = (not_begun(&load.checkpoint.source), Next::Retry(now + ROOM_PAUSE));
-            }
-            return;
-        }
-        if self.retiring().next().is_some() || self.used_bytes() < used_then {
-            if let Some(slot) = self.slot_of(load) {
-                (slot.state, slot.next, slot.deferred) = (not_begun(&load.checkpoint.source), Next::Begin, true);
-            }
-            return;
-        }
-        let message = format!(
-            "'{}' needs {need_bytes} bytes and {} of {} are free beside what is resident; remove a model from \
-             this pod or give it more memory (--memory-bytes)",
-            load.checkpoint.source,
-            room_bytes + self.room.reserved,
-            self.limit_bytes
-        );
-        self.refuse(load, Refusal::new(RefusalReason::LoadFailed, message), now);
-    }
-
     fn retiring(&self) -> impl Iterator<Item = PipelineId> {
-        let serving: BTreeSet<_> = self.slots.iter().filter_map(|slot| slot.serving).collect();
-        self.loaded.keys().copied().filter(move |id| !serving.contains(id))
+        self.loaded.keys().copied().filter(|id| !self.is_named(*id))
     }
 
-    /// Drops pipelines that nothing serves with and nobody draws with; true if there were any.
+    fn is_named(&self, id: PipelineId) -> bool {
+        self.slots.iter().any(|slot| slot.names(id))
+    }
+
+    /// Drops checkpoints that no slot names and nobody draws with; true if there were any.
     pub(super) fn retire(&mut self, in_use: impl Fn(PipelineId) -> bool) -> bool {
-        let before = self.loaded.len();
+        let before = self.loaded.len() + self.resting.len();
         for id in self.retiring().filter(|id| !in_use(*id)).collect::<Vec<_>>() {
-            if let Some(gone) = self.loaded.remove(&id) {
-                tracing::info!(model = %gone.model, digest = gone.checkpoint.digest, "model left");
+            if let Some(Loaded { pipeline: _, about }) = self.loaded.remove(&id) {
+                tracing::info!(model = %about.model, digest = about.checkpoint.digest, "model left");
             }
         }
-        self.loaded.len() < before
+        let Self { slots, resting, .. } = self;
+        // What moves is the loader's, and is dropped when it lands.
+        resting.retain(|id, resting| resting.place.moving_to().is_some() || slots.iter().any(|slot| slot.names(*id)));
+        self.loaded.len() + self.resting.len() < before
     }
 
     /// Of adapters, which are not resident by themselves.
@@ -319,38 +192,73 @@ impl<P: Pipeline> Residents<P> {
         self.beside_bytes = bytes;
     }
 
-    /// Whether there is a limit and a checkpoint to be loaded next.
+    /// Whether there is a limit and a checkpoint that is to come to the device next.
     pub(super) fn wants_room(&self, now: Instant) -> bool {
-        let loads = |slot: &Slot| matches!(slot.next, Next::Load(_)) || (!slot.is_remote() && slot.begins(now));
-        self.limit_bytes > 0 && self.slots.iter().any(loads)
+        self.limit_bytes > 0 && (self.rises || self.slots.iter().any(|slot| slot.may_load(now)))
     }
 
     fn used_bytes(&self) -> u64 {
-        self.beside_bytes + self.loaded.values().map(|loaded| loaded.pipeline.memory_bytes()).sum::<u64>()
+        let leaves =
+            |resting: &&Resting<_>| resting.place.moving_to().is_some() && resting.place.at() == Some(Tier::Device);
+        let leaving = self.resting.values().filter(leaves).filter_map(|resting| resting.about.bytes);
+        self.beside_bytes + self.loaded.values().map(Loaded::bytes).chain(leaving).sum::<u64>()
     }
 
-    /// What there is for pictures on their way.
+    fn host_used_bytes(&self) -> u64 {
+        let there = self.resting.values().filter(|resting| resting.place.at() == Some(Tier::Host));
+        there.filter_map(|resting| resting.about.bytes).sum::<u64>() + self.given_bytes(Tier::Host)
+    }
+
+    fn given_bytes(&self, tier: Tier) -> u64 {
+        if self.in_flight.is_some() && self.room.to == tier { self.room.given } else { 0 }
+    }
+
+    /// What there is for pictures on their way: now, and when all have gone that may, but the largest of them, which may
+    /// be the one that draws.
     pub(super) fn free(&self) -> Option<Free> {
-        let at_best = self.limit_bytes.saturating_sub(self.used_bytes());
-        let given = if self.in_flight.is_some() { self.room.given } else { 0 };
-        (self.limit_bytes > 0).then_some(Free { now: at_best.saturating_sub(given), at_best })
+        let used = self.used_bytes();
+        let goes = self.slots.iter().filter(|slot| slot.desired.tier == Tier::Disk).filter_map(|slot| slot.serving);
+        let going: Vec<_> = goes.filter_map(|id| self.loaded.get(&id)).map(Loaded::bytes).collect();
+        let stays = used - going.iter().sum::<u64>() + going.iter().max().copied().unwrap_or_default();
+        let free = |taken: u64| self.limit_bytes.saturating_sub(taken);
+        (self.limit_bytes > 0).then(|| Free { now: free(used + self.given_bytes(Tier::Device)), at_best: free(stays) })
     }
 
-    pub(super) fn is_loaded(&self, id: PipelineId) -> bool {
-        self.loaded.contains_key(&id)
+    pub(super) fn is_known(&self, id: PipelineId) -> bool {
+        self.loaded.contains_key(&id) || self.resting.contains_key(&id)
     }
 
-    /// Who draws for this model.
+    /// What a request for this model finds that is due at this time.
+    pub(super) fn door(&self, model: &ModelId, due: Instant) -> Door {
+        let slot = self.slots.iter().find(|slot| slot.desired.id == *model);
+        let Some(id) = slot.and_then(|slot| slot.serving) else { return Door::Shut };
+        let open = self.closed.get(&id).is_none_or(|until| until.is_some_and(|until| due < until));
+        if open && self.loaded.contains_key(&id) { Door::Open } else { Door::Waits }
+    }
+
+    /// Who draws for this model, if that is on the device.
     pub(super) fn serving(&self, model: &ModelId) -> Option<PipelineId> {
-        self.slots.iter().find(|slot| slot.desired.id == *model)?.serving
+        let id = self.slots.iter().find(|slot| slot.desired.id == *model)?.serving?;
+        self.loaded.contains_key(&id).then_some(id)
+    }
+
+    pub(super) fn loaded_mut(&mut self, id: PipelineId) -> Option<&mut Loaded<P>> {
+        self.loaded.get_mut(&id)
     }
 
     pub(super) fn loaded(&self, id: PipelineId) -> Option<&Loaded<P>> {
         self.loaded.get(&id)
     }
 
-    pub(super) fn loaded_mut(&mut self, id: PipelineId) -> Option<&mut Loaded<P>> {
-        self.loaded.get_mut(&id)
+    /// Books a step or a request.
+    pub(super) fn used(&mut self, id: PipelineId, at_default_size: Option<Duration>) {
+        self.next += 1;
+        if let Some(loaded) = self.loaded.get_mut(&id) {
+            loaded.about.used = self.next;
+            if let Some(step) = at_default_size {
+                loaded.about.steps.push(step);
+            }
+        }
     }
 
     pub(super) fn desired(&self, model: &ModelId) -> Option<&DesiredModel> {
@@ -365,76 +273,26 @@ impl<P: Pipeline> Residents<P> {
         self.accepted.as_ref().map(|residency| residency.generation).unwrap_or_default()
     }
 
-    /// Beside what pictures on their way can't do without.
-    pub(super) fn memory(&self, reserved_bytes: u64) -> MemoryReport {
-        let used_bytes = self.used_bytes();
-        let free_bytes = self.limit_bytes.saturating_sub(used_bytes + reserved_bytes);
-        MemoryReport { total_bytes: self.limit_bytes, used_bytes, free_bytes, host: HostMemory::default() }
-    }
-
-    /// During a swap a model has two reports: the former checkpoint, which serves, and then the desired one.
-    pub(super) fn reports(&self, times: &StepTimes) -> Vec<ModelReport> {
-        let mut reports = Vec::new();
-        for slot in &self.slots {
-            let loaded = slot.serving.and_then(|id| self.loaded.get(&id));
-            let step_times = slot.serving.map(|id| step_times(id, times)).unwrap_or_default();
-            let report = |digest: &str, state: ModelState, loaded: Option<&Loaded<P>>| ModelReport {
-                id: slot.desired.id.clone(),
-                digest: digest.to_owned(),
-                state,
-                step_ms: loaded.and_then(|loaded| loaded.steps.median()).map(millis),
-                load_ms: loaded.map(|loaded| loaded.load.as_millis() as u64),
-                tier: loaded.map(|_| Tier::Device),
-                moving_to: None,
-                bytes: TierBytes {
-                    device: loaded.map_or(0, |loaded| loaded.pipeline.memory_bytes()),
-                    ..TierBytes::default()
-                },
-                load_times: LoadTimes {
-                    disk_to_device: loaded.map(|loaded| loaded.load.as_millis() as u64),
-                    ..LoadTimes::default()
-                },
-                awaited: 0,
-                tasks: loaded.map(|loaded| loaded.pipeline.tasks().to_vec()).unwrap_or_default(),
-                step_times: if loaded.is_some() { step_times.clone() } else { Vec::new() },
-                adapters: Vec::new(),
-            };
-            let desired = &slot.desired.checkpoint;
-            match loaded {
-                Some(former) if former.checkpoint != *desired => {
-                    reports.push(report(&former.checkpoint.digest, ModelState::Ready, loaded));
-                    reports.push(report(&desired.digest, slot.state.clone(), None));
-                }
-                Some(_) | None => reports.push(report(&desired.digest, slot.state.clone(), loaded)),
-            }
-        }
-        reports
-    }
-
     pub(super) fn served(&self) -> BTreeMap<ModelId, Served> {
         let served = |slot: &Slot| {
-            let loaded = self.loaded.get(&slot.serving?)?;
+            let about = self.about(slot.serving?)?;
             let DesiredModel { id, checkpoint: _, access: _, defaults, limits, tier: _, adapters: _ } =
                 slot.desired.clone();
-            let tasks = loaded.pipeline.tasks().to_vec();
-            Some((id, Served { defaults, limits, tasks, digest: loaded.checkpoint.digest.clone() }))
+            Some((
+                id,
+                Served { defaults, limits, tasks: about.likely_tasks(), digest: about.checkpoint.digest.clone() },
+            ))
         };
         self.slots.iter().filter_map(served).collect()
     }
-}
 
-fn step_times(pipeline: PipelineId, times: &StepTimes) -> Vec<StepTime> {
-    let of_it = times.latest().into_iter().filter(|(shape, _)| shape.pipeline == pipeline);
-    let step_time = |(shape, time): (Shape, Duration)| StepTime {
-        height: shape.key.height,
-        width: shape.key.width,
-        rows: shape.key.rows,
-        batch: shape.jobs as u32,
-        ms: millis(time),
-    };
-    of_it.take(MAX_STEP_TIMES).map(step_time).collect()
-}
+    fn about(&self, id: PipelineId) -> Option<&About> {
+        let rests = || self.resting.get(&id).map(|resting| &resting.about);
+        self.loaded.get(&id).map(|loaded| &loaded.about).or_else(rests)
+    }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
+    fn at(&self, id: PipelineId) -> Option<Tier> {
+        let rests = || self.resting.get(&id).and_then(|resting| resting.place.at());
+        self.loaded.get(&id).map(|_| Tier::Device).or_else(rests)
+    }
 }

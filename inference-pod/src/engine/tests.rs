@@ -1,7 +1,6 @@
 //! What the engine promises when a pipeline misbehaves, with a pipeline that does so on demand.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +10,7 @@ use easel_api::images::{Quality, SamplerKind, Task};
 use easel_checkpoints::digest::Listing;
 use easel_checkpoints::{Effort, Files, Settings, Timeouts};
 use prometheus_client::registry::Registry;
-use std::sync::Mutex;
+use std::sync::{Arc, Barrier, Mutex};
 
 use super::*;
 use crate::pipeline::{BatchKey, LoadError, Pipeline, PipelineError};
@@ -23,14 +22,31 @@ struct Moody {
     steps: Arc<AtomicUsize>,
 }
 
-struct MoodyLoader(Arc<Mutex<Receiver<()>>>, Arc<AtomicUsize>);
+struct MoodyLoader {
+    permits: Arc<Mutex<Receiver<()>>>,
+    steps: Arc<AtomicUsize>,
+    /// Passed when the load of a folder called `held` begins, and when it ends.
+    gate: Arc<Barrier>,
+}
 
 impl Loader for MoodyLoader {
     type Pipeline = Moody;
 
     fn load(&self, files: &Files) -> Result<Moody, LoadError> {
         assert!(!files.path("").ends_with("panics"), "the loader panics");
-        Ok(Moody { permits: self.0.clone(), steps: self.1.clone() })
+        if files.path("").ends_with("held") {
+            self.gate.wait();
+            self.gate.wait();
+        }
+        Ok(Moody { permits: self.permits.clone(), steps: self.steps.clone() })
+    }
+
+    fn load_parked(&self, files: &Files) -> Result<Moody, LoadError> {
+        self.load(files)
+    }
+
+    fn has_host_tier(&self) -> bool {
+        true
     }
 
     fn load_adapter(&self, _: &Files, (): &()) -> Result<(), LoadError> {
@@ -46,6 +62,19 @@ impl Pipeline for Moody {
     type Job = PictureRequest;
     type Adapter = ();
     type Layers = ();
+    type Parked = Self;
+
+    fn park(self) -> Result<Self, PipelineError> {
+        Ok(self)
+    }
+
+    fn wake(parked: Self) -> Result<Self, PipelineError> {
+        Ok(parked)
+    }
+
+    fn parked_bytes(parked: &Self) -> u64 {
+        parked.memory_bytes()
+    }
 
     fn layers(&self) {}
 
@@ -129,6 +158,7 @@ type Answer = tokio::task::JoinHandle<Result<Drawn, DrawError>>;
 struct World {
     engine: EngineHandle,
     permits: Sender<()>,
+    gate: Arc<Barrier>,
     /// Computed, but for warm-ups.
     steps: Arc<AtomicUsize>,
     folder: tempfile::TempDir,
@@ -168,6 +198,7 @@ async fn world() -> World {
         queue_limit: 8,
         patience_seconds: 30,
         memory_bytes: 0,
+        host_bytes: 0,
         activation_kib: 0,
         adapter_bytes: 25,
     };
@@ -180,9 +211,10 @@ async fn world() -> World {
         timeouts: Timeouts::default(),
     });
     let steps = Arc::new(AtomicUsize::new(0));
-    let loader = MoodyLoader(Arc::new(Mutex::new(take)), steps.clone());
+    let gate = Arc::new(Barrier::new(2));
+    let loader = MoodyLoader { permits: Arc::new(Mutex::new(take)), steps: steps.clone(), gate: gate.clone() };
     let engine = EngineHandle::start(loader, &flags, fetcher, metrics).unwrap();
-    let world = World { engine, permits, steps, folder, model };
+    let world = World { engine, permits, gate, steps, folder, model };
     world.hold(1, vec![world.model.clone()]).await;
     world.until(|snapshot| snapshot.served.len() == 1).await;
     world
@@ -429,6 +461,25 @@ async fn a_loader_that_panics_refuses_the_model_and_goes_on() {
     let next = DesiredModel { id: ModelId("art/next".into()), ..next };
     world.hold(3, vec![next]).await;
     world.until(|snapshot| snapshot.served.contains_key(&ModelId("art/next".into()))).await;
+}
+
+#[tokio::test]
+async fn a_load_that_goes_on_stops_no_step() {
+    let mut world = world().await;
+    let held = desired(&world.folder.path().join("held"));
+    let held = DesiredModel { id: ModelId("art/held".into()), ..held };
+    world.model.defaults.steps = 10;
+    let drawing = world.draw("beside", "16x16");
+    world.until(|snapshot| snapshot.report.running == 1).await;
+    // The engine hears the residency when the step that waits has ended, and orders the load after the next.
+    tokio::join!(world.hold(2, vec![world.model.clone(), held]), async { world.permit(2) });
+    world.gate.wait();
+    world.permit(8);
+    drawing.await.unwrap().unwrap();
+    assert_eq!(world.steps.load(SeqCst), 10);
+    assert_eq!(world.engine.snapshot().served.len(), 1, "the load is not over");
+    world.gate.wait();
+    world.until(|snapshot| snapshot.served.len() == 2).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::config::Config;
 use super::device::Placement;
 use super::layers::{Embedding, LayerNorm, Linear, attend};
 use super::lora::Layers;
-use super::weights::{Section, Weights, WeightsError};
+use super::weights::{Section, Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 /// `eos_token_id` of exports before transformers 4.30, whatever the vocabulary. The end token is its greatest then.
@@ -30,7 +30,7 @@ pub struct ClipTextModel {
     max_position_embeddings: i64,
     placement: Placement,
     adaptable: Layers,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 #[derive(Debug)]
@@ -100,12 +100,12 @@ impl ClipTextModel {
             max_position_embeddings: positions,
             placement,
             adaptable: Layers::default(),
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         // A buffer that exports before transformers 4.31 saved: it counts from 0.
         weights.finish(&["text_model.embeddings.position_ids", "embeddings.position_ids"])?;
         model.adaptable = weights.layers();
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -129,8 +129,8 @@ impl ClipTextModel {
         &self.adaptable
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// `[batch][length]` tokens → `[batch, length, hidden]`, after the final norm.

@@ -12,7 +12,7 @@ use self::embedding::ControlNetConditioningEmbedding;
 use super::device::Placement;
 use super::layers::Conv2d;
 use super::unet::{Encoded, Encoder, Residuals, UNet2DConditionModel, UNetInputs};
-use super::weights::{Weights, WeightsError};
+use super::weights::{Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 const PART: &str = "controlnet";
@@ -28,7 +28,7 @@ pub struct ControlNetModel {
     /// Pixels that become one position of the latents.
     factor: u32,
     placement: Placement,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 impl ControlNetModel {
@@ -63,10 +63,10 @@ impl ControlNetModel {
             in_channels: config.encoder.in_channels,
             factor: config.factor(),
             placement,
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         weights.finish(&[])?;
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -95,8 +95,8 @@ impl ControlNetModel {
         self.encoder.is_like(unet.encoder())
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// A picture `[batch, 3, h·factor, w·factor]` of 0..1 → `[batch, channels, h, w]` in the model's dtype, which stays

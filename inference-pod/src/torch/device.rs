@@ -54,6 +54,8 @@ pub enum Dtype {
 pub struct Placement {
     pub(super) device: Device,
     pub(super) kind: Kind,
+    /// Weights begin in the host's memory; where they compute is `device` still.
+    pub(super) parked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -71,7 +73,7 @@ pub enum DeviceError {
 
 impl Placement {
     /// The CPU in f32: what goldens are compared on.
-    pub const REFERENCE: Self = Self { device: Device::Cpu, kind: Kind::Float };
+    pub const REFERENCE: Self = Self { device: Device::Cpu, kind: Kind::Float, parked: false };
 
     pub fn choose(device: DeviceChoice, dtype: Dtype) -> Result<Self, DeviceError> {
         let device = match device {
@@ -92,7 +94,7 @@ impl Placement {
             (Dtype::Bf16, _) => Kind::BFloat16,
             (Dtype::F16, false) => return Err(DeviceError::HalfOnCpu),
         };
-        Ok(Self { device, kind })
+        Ok(Self { device, kind, parked: false })
     }
 
     /// For large parts whose values leave the range of f16, and that were trained in bf16: f32 would take twice the memory.
@@ -102,6 +104,16 @@ impl Placement {
             Kind::Half => Self { kind: Kind::BFloat16, ..self },
             _ => self,
         }
+    }
+
+    #[must_use]
+    pub fn parked(self) -> Self {
+        Self { parked: true, ..self }
+    }
+
+    /// Where weights are put at first.
+    pub(super) fn home(self) -> Device {
+        if self.parked { Device::Cpu } else { self.device }
     }
 
     /// For parts whose values leave the range of f16.
@@ -169,7 +181,7 @@ mod tests {
 
     #[test]
     fn parts_that_overflow_leave_f16_and_nothing_else() {
-        let on = |kind| Placement { device: Device::Cuda(0), kind };
+        let on = |kind| Placement { device: Device::Cuda(0), kind, parked: false };
         assert_eq!(on(Kind::Half).without_f16(), on(Kind::Float));
         assert_eq!(on(Kind::BFloat16).without_f16(), on(Kind::BFloat16));
         assert_eq!(Placement::REFERENCE.without_f16(), Placement::REFERENCE);

@@ -28,6 +28,7 @@ use super::device::Placement;
 use super::families::{Family, Prompts};
 use super::lora::{Adapter, Layers, Worn, wearing};
 use super::vae::AutoencoderKl;
+use super::weights::Tensors;
 use crate::pipeline::{
     BatchKey, DecodeMemory, Edit, Picture, PictureRequest, Pipeline, PipelineError, Way, WornAdapter,
 };
@@ -86,6 +87,25 @@ impl Pipeline for Diffusion {
     type Job = Job;
     type Adapter = Adapter;
     type Layers = Layers;
+    type Parked = ParkedDiffusion;
+
+    fn park(self) -> Result<ParkedDiffusion, PipelineError> {
+        let device = self.placement.device;
+        let parks = |tensors: &Tensors| tensors.park(device).map_err(|error| failed("park the checkpoint", error));
+        guarded("park the checkpoint", || self.tensors().into_iter().try_for_each(parks))?;
+        Ok(ParkedDiffusion(Self { adapters: BTreeMap::new(), ..self }))
+    }
+
+    fn wake(ParkedDiffusion(pipeline): ParkedDiffusion) -> Result<Self, PipelineError> {
+        let device = pipeline.placement.device;
+        let wakes = |tensors: &Tensors| tensors.wake(device).map_err(|error| failed("wake the checkpoint", error));
+        guarded("wake the checkpoint", || pipeline.tensors().into_iter().try_for_each(wakes))?;
+        Ok(pipeline)
+    }
+
+    fn parked_bytes(ParkedDiffusion(pipeline): &ParkedDiffusion) -> u64 {
+        pipeline.memory_bytes()
+    }
 
     fn batch_key(&self, request: &PictureRequest) -> BatchKey {
         BatchKey {
@@ -179,11 +199,21 @@ impl Pipeline for Diffusion {
     }
 
     fn memory_bytes(&self) -> u64 {
-        self.family.bytes() + self.vae.bytes()
+        self.tensors().into_iter().map(Tensors::bytes).sum()
     }
 }
 
+/// With its weights in the host's memory.
+#[derive(Debug)]
+pub struct ParkedDiffusion(Diffusion);
+
 impl Diffusion {
+    fn tensors(&self) -> Vec<&Tensors> {
+        let mut tensors = self.family.tensors();
+        tensors.push(self.vae.tensors());
+        tensors
+    }
+
     fn start(&self, request: &PictureRequest) -> Result<Job, PipelineError> {
         self.check_task(request)?;
         check_sizes(request)?;

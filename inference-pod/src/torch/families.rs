@@ -22,6 +22,7 @@ use super::diffusion::Input;
 use super::lora::Layers;
 use super::sampler::{Sampler, SamplerError};
 use super::vae::{AutoencoderKl, EncoderUse};
+use super::weights::Tensors;
 use crate::pipeline::{LoadError, PipelineError};
 use together::together;
 
@@ -71,8 +72,8 @@ pub(super) trait Family: fmt::Debug + Send {
     /// Layers that adapters can change, of all parts.
     fn adaptable(&self) -> Layers;
 
-    /// Of weights.
-    fn bytes(&self) -> u64;
+    /// Its weights, part by part.
+    fn tensors(&self) -> Vec<&Tensors>;
 }
 
 /// What a job's rows read.

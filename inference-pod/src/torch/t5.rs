@@ -18,7 +18,7 @@ use self::position_bias::PositionBias;
 use super::device::Placement;
 use super::layers::Embedding;
 use super::rms_norm::RmsNorm;
-use super::weights::{Weights, WeightsError};
+use super::weights::{Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct T5EncoderModel {
     final_layer_norm: RmsNorm,
     d_model: i64,
     placement: Placement,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 impl T5EncoderModel {
@@ -56,11 +56,11 @@ impl T5EncoderModel {
             final_layer_norm: RmsNorm::load(&final_layer_norm, config.d_model, config.layer_norm_epsilon)?,
             d_model: config.d_model,
             placement,
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         // Some exports save the same tensor under its second name too.
         weights.finish(&["encoder.embed_tokens.weight"])?;
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -69,8 +69,8 @@ impl T5EncoderModel {
         self.d_model
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// `[batch][length]` tokens → `[batch, length, d_model]`. Padding is read like words, as diffusers' pipelines do.

@@ -19,7 +19,7 @@ use super::layers::Linear;
 use super::lora::Layers;
 use super::mmdit::{AdaLayerNormContinuous, TimeTextEmbed};
 use super::resnet::height_width;
-use super::weights::{Weights, WeightsError};
+use super::weights::{Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 const PART: &str = "transformer";
@@ -38,7 +38,7 @@ pub struct FluxTransformer2DModel {
     config: FluxConfig,
     placement: Placement,
     adaptable: Layers,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 /// What a prediction reads beside latents and times; each of any dtype.
@@ -80,11 +80,11 @@ impl FluxTransformer2DModel {
             config,
             placement,
             adaptable: Layers::default(),
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         weights.finish(&[])?;
         model.adaptable = weights.layers();
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -118,13 +118,13 @@ impl FluxTransformer2DModel {
         &self.adaptable
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// `sample` `[batch, latent_channels, h, w]` and `times` `[batch]` of 0..1000 → the shape of `sample`, of f32.
     pub fn forward(&self, sample: &Tensor, times: &Tensor, read: &FluxText<'_>) -> Tensor {
-        let Placement { device, kind } = self.placement;
+        let Placement { device, kind, .. } = self.placement;
         let place = |x: &Tensor| x.to_device(device).to_kind(kind);
         let (height, width) = height_width(sample);
         let length = read.text.size()[1];

@@ -17,7 +17,7 @@ use super::layers::Linear;
 use super::lora::Layers;
 use super::mmdit::{AdaLayerNormContinuous, TimeTextEmbed};
 use super::resnet::height_width;
-use super::weights::{Weights, WeightsError};
+use super::weights::{Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 const PART: &str = "transformer";
@@ -33,7 +33,7 @@ pub struct SD3Transformer2DModel {
     config: TransformerConfig,
     placement: Placement,
     adaptable: Layers,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 /// `[batch, length, text_channels]`, of which the last vector stands for several that are equal.
@@ -90,11 +90,11 @@ impl SD3Transformer2DModel {
             config,
             placement,
             adaptable: Layers::default(),
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         weights.finish(&[])?;
         model.adaptable = weights.layers();
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -133,14 +133,14 @@ impl SD3Transformer2DModel {
         &self.adaptable
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// `sample` `[batch, in, h, w]`, `times` `[batch]` of 0..1000, text and `pooled` `[batch, pooled_channels]`, each of any
     /// dtype → `[batch, out, h, w]` of f32.
     pub fn forward(&self, sample: &Tensor, times: &Tensor, text: Text<'_>, pooled: &Tensor) -> Tensor {
-        let Placement { device, kind } = self.placement;
+        let Placement { device, kind, .. } = self.placement;
         let place = |x: &Tensor| x.to_device(device).to_kind(kind);
         let (height, width) = height_width(sample);
         let mut x = self.pos_embed.forward(&place(sample)); // [batch, patches, dim]

@@ -17,7 +17,7 @@ pub(super) use self::encoder::{Encoded, Encoder};
 use super::device::Placement;
 use super::layers::{Conv2d, GroupNorm};
 use super::lora::Layers;
-use super::weights::{Section, Weights, WeightsError};
+use super::weights::{Section, Tensors, Weights, WeightsError};
 use crate::pipeline::LoadError;
 
 const PART: &str = "unet";
@@ -31,7 +31,7 @@ pub struct UNet2DConditionModel {
     in_channels: i64,
     out_channels: i64,
     adaptable: Layers,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 /// What a `ControlNet` adds to the skips, in their order, and to the middle: each `[batch, channels, h, w]`.
@@ -75,11 +75,11 @@ impl UNet2DConditionModel {
             in_channels: config.in_channels,
             out_channels: way_up.out_channels,
             adaptable: Layers::default(),
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         weights.finish(&[])?;
         model.adaptable = weights.layers();
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -117,8 +117,8 @@ impl UNet2DConditionModel {
         &self.adaptable
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// `pooled` text `[batch, _]` and sizes `[batch, 6]` → `[batch, added_channels]` of f32; `None` where the model is

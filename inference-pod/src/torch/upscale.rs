@@ -61,7 +61,7 @@ impl SrvggNetCompact {
 
     /// `[batch, 3, h, w]` of 0..1 → `[batch, 3, 4·h, 4·w]` of f32, about 0..1
     pub fn forward(&self, pixels: &Tensor) -> Tensor {
-        let Placement { device, kind } = self.placement;
+        let Placement { device, kind, .. } = self.placement;
         let pixels = pixels.to_device(device).to_kind(kind);
         let mut x = pixels.shallow_clone();
         for (layer, convolution) in self.convolutions.iter().enumerate() {

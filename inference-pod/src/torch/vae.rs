@@ -16,7 +16,7 @@ use self::tiles::{Scale, in_tiles};
 use super::device::Placement;
 use super::layers::{Conv2d, GroupNorm};
 use super::resnet::height_width;
-use super::weights::{Section, Weights, WeightsError};
+use super::weights::{Section, Tensors, Weights, WeightsError};
 use crate::pipeline::{DecodeMemory, LoadError};
 
 const PART: &str = "vae";
@@ -52,7 +52,7 @@ pub struct AutoencoderKl {
     factor: u32,
     widest: i64,
     placement: Placement,
-    bytes: u64,
+    tensors: Tensors,
 }
 
 impl AutoencoderKl {
@@ -96,10 +96,10 @@ impl AutoencoderKl {
             factor: config.factor(),
             widest: config.widest(),
             placement,
-            bytes: 0,
+            tensors: Tensors::default(),
         };
         weights.finish(if encodes { &[] } else { &["encoder.", "quant_conv."] })?;
-        model.bytes = weights.bytes();
+        model.tensors = weights.tensors();
         Ok(model)
     }
 
@@ -112,8 +112,8 @@ impl AutoencoderKl {
         self.latent_channels
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn tensors(&self) -> &Tensors {
+        &self.tensors
     }
 
     /// Measured with four widths of channels at 512 by 512: 4.1 to 5.2 copies of the widest values.
@@ -191,7 +191,7 @@ impl AutoencoderKl {
     }
 
     fn place(&self, x: &Tensor) -> Tensor {
-        let Placement { device, kind } = self.placement;
+        let Placement { device, kind, .. } = self.placement;
         x.to_device(device).to_kind(kind)
     }
 }

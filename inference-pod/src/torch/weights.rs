@@ -5,6 +5,7 @@ mod files;
 mod fill;
 mod header;
 mod kernels;
+mod tensors;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,7 @@ use self::files::{find_files, read_header};
 use self::fill::Pending;
 use self::header::Header;
 use self::kernels::Kernel;
+pub use self::tensors::Tensors;
 use super::device::Placement;
 use super::lora::{Layers, Registry, Shape, Site};
 use crate::pipeline::LoadError;
@@ -187,6 +189,11 @@ impl<'a> Weights<'a> {
         self.entries.contains_key(key)
     }
 
+    /// Those handed out.
+    pub fn tensors(&self) -> Tensors {
+        self.taken.borrow().values().map(Tensor::shallow_clone).collect()
+    }
+
     /// Bytes of the tensors handed out, in the device's dtype.
     pub fn bytes(&self) -> u64 {
         self.bytes.get()
@@ -269,7 +276,7 @@ impl<'a> Weights<'a> {
         if !info.shape.iter().copied().map(i64::try_from).eq(shape.iter().copied().map(Ok)) {
             return Err(WeightsError::Shape { path, key, expected: shape.to_vec(), found: info.shape.clone() });
         }
-        let Placement { device, kind } = self.placement;
+        let (device, kind) = (self.placement.home(), self.placement.kind);
         let tensor = Tensor::f_empty(shape, (kind, device))
             .map_err(|source| WeightsError::Tensor { key: key.clone(), source })?;
         self.bytes.set(self.bytes.get() + (tensor.numel() * kind.elt_size_in_bytes()) as u64);

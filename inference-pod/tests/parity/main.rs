@@ -14,6 +14,7 @@ mod hand_over;
 mod image_tools;
 mod img2img;
 mod lora;
+mod parked;
 mod parts;
 mod precision;
 mod previews;

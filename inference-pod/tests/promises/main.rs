@@ -13,6 +13,7 @@ mod hands_pictures_over;
 mod holds_what_the_operator_wants;
 mod knows_its_callers;
 mod lets_only_the_right_callers_in;
+mod moves_models_between_tiers;
 mod refuses_bad_requests;
 mod rotates_certificates;
 mod says_what_it_does_not_know;

@@ -87,7 +87,7 @@ async fn metrics_count_requests_steps_and_loads() {
         "easel_inference_batch_occupancy_sum 2.5",
         "easel_inference_queue_seconds_count 1",
         "easel_inference_cancelled_steps_total 0",
-        "easel_inference_load_seconds_count 1",
+        "easel_inference_load_seconds_count{from=\"nowhere\",to=\"device\"} 1",
         "easel_inference_verify_seconds_count 1",
         "easel_inference_model_ready{model=\"art/model\"} 1",
         "easel_inference_running 0",

@@ -105,7 +105,7 @@ pub(super) fn address(pod: &ObservedPod, endpoint: Endpoint) -> Option<Pod> {
 
 #[cfg(test)]
 mod tests {
-    use easel_api::engine::{ModelState, RefusalReason};
+    use easel_api::engine::{ModelState, RefusalReason, Tier};
     use serde_json::json;
 
     use super::*;
@@ -145,6 +145,16 @@ mod tests {
         assert_eq!((pod.endpoint.queued, pod.endpoint.price), (3, MicroUsdPerHour::new(40_000)));
         assert_eq!((pod.deployment.as_str(), pod.namespace.as_str()), ("easel-pool-cpu", "easel-system"));
         assert_eq!(table.models.values().map(|model| model.parked).collect::<Vec<_>>(), [false, true]);
+    }
+
+    /// What the way to the device costs, an endpoint has no place for yet.
+    #[test]
+    fn a_model_that_is_kept_below_the_device_answers_too() {
+        let mut says = report(1, 1, &[("art/m", ModelState::Ready)]);
+        (says.models[0].tier, says.models[0].moving_to) = (Some(Tier::Disk), Some(Tier::Device));
+        let world = observed(&[pool("cpu")], &[], &[(shared_pod("a", "cpu", "10.0.0.1"), Some(says))]);
+        let endpoint = &routing_table(&world).pods.values().next().unwrap().endpoint.clone();
+        assert!(endpoint.ready.contains_key(&ModelId::new("art/m")) && endpoint.coming.is_empty());
     }
 
     #[test]

@@ -4,18 +4,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use super::Engine;
 use crate::engine::adapters::{Parked, Placed};
-use crate::engine::{DrawError, DrawRequest, Drawn};
+use crate::engine::awaiting::Reply;
+use crate::engine::{DrawError, DrawRequest};
 use crate::pipeline::{Pipeline, WornAdapter};
 use crate::scheduler::PipelineId;
 
-type Reply = oneshot::Sender<Result<Drawn, DrawError>>;
-
 impl<P: Pipeline> Engine<P> {
-    pub(super) fn admit(&mut self, request: Box<DrawRequest>, reply: Reply) {
+    /// A request whose model is on the device.
+    pub(super) fn dress(&mut self, request: Box<DrawRequest>, reply: Reply) {
         self.measure_room();
         match self.wears(&request) {
             Err(error) => drop(reply.send(Err(error))),
@@ -36,14 +34,14 @@ impl<P: Pipeline> Engine<P> {
         self.adapters.worn(pipeline, request)
     }
 
-    /// In the queue, as the scheduler counts it, for a request that is parked.
-    fn has_place(&self, request: &DrawRequest) -> bool {
-        let waiting = self.scheduler.waiting() + self.adapters.waiting();
+    /// In the queue, as the scheduler counts it, whatever it waits for.
+    pub(super) fn has_place(&self, request: &DrawRequest) -> bool {
+        let waiting = self.waiting();
         waiting == 0 || waiting + request.generation.n as usize <= self.max_waiting
     }
 
-    fn queue_full(&self) -> DrawError {
-        let waiting = (self.scheduler.waiting() + self.adapters.waiting()) as u32;
+    pub(super) fn queue_full(&self) -> DrawError {
+        let waiting = self.waiting() as u32;
         let (calls_left, predicted_wait) = (self.scheduler.calls_left(), self.predicted_wait());
         DrawError::QueueFull { waiting, calls_left, predicted_wait }
     }
@@ -68,6 +66,8 @@ impl<P: Pipeline> Engine<P> {
                 tracing::info!("caller left before an adapter was read, request cancelled");
             } else if request.deadline.is_some_and(|deadline| deadline <= now) {
                 let _ = reply.send(Err(DrawError::Deadline));
+            } else if self.residents.serving(&request.model).is_none() {
+                self.admit(request, reply); // its model has left the device meanwhile
             } else {
                 match self.wears(&request) {
                     Err(error) => drop(reply.send(Err(error))),
@@ -97,7 +97,7 @@ impl<P: Pipeline> Engine<P> {
     pub(super) fn tidy_adapters(&mut self, now: Instant) {
         let in_use = self.drawings.worn();
         let (residents, for_room) = (&self.residents, self.residents.wants_room(now));
-        let model_of = |pipeline: PipelineId| residents.loaded(pipeline).map(|loaded| loaded.model.clone());
+        let model_of = |pipeline: PipelineId| residents.loaded(pipeline).map(|loaded| loaded.about.model.clone());
         let leaving = self.adapters.leaving(&in_use, model_of, for_room);
         self.put_down(leaving);
         let residents = &self.residents;

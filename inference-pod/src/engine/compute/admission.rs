@@ -4,26 +4,30 @@ use std::time::Instant;
 
 use easel_api::ImageSize;
 use easel_api::images::{Task, refusal_of};
-use tokio::sync::oneshot;
 
 use super::Engine;
+use crate::engine::awaiting::Reply;
 use crate::engine::drawing::{Told, pictures};
-use crate::engine::residency::Loaded;
+use crate::engine::residency::{Door, Loaded};
 use crate::engine::snapshots::{Begun, unpack};
-use crate::engine::{DrawError, DrawRequest, Drawn};
+use crate::engine::{DrawError, DrawRequest};
 use crate::pipeline::{PictureRequest, Pipeline, WornAdapter};
 use crate::scheduler::{JobId, NewRequest, PipelineId, RequestId, Unadmitted};
 
 type Placed = (RequestId, Vec<JobId>, Told, Vec<Option<Begun>>);
 
 impl<P: Pipeline> Engine<P> {
+    pub(super) fn admit(&mut self, request: Box<DrawRequest>, reply: Reply) {
+        match self.residents.door(&request.model, self.awaiting.due_of(&request)) {
+            Door::Open => self.dress(request, reply),
+            Door::Waits if self.has_place(&request) => self.awaiting.push(request, reply),
+            Door::Waits => drop(reply.send(Err(self.queue_full()))),
+            Door::Shut => drop(reply.send(Err(DrawError::NotResident))),
+        }
+    }
+
     /// A request and what it wears, which is in memory.
-    pub(super) fn place(
-        &mut self,
-        request: &DrawRequest,
-        worn: &[WornAdapter],
-        reply: oneshot::Sender<Result<Drawn, DrawError>>,
-    ) {
+    pub(super) fn place(&mut self, request: &DrawRequest, worn: &[WornAdapter], reply: Reply) {
         match self.admitted(request, worn) {
             Ok((id, jobs, told, begun)) => self.drawings.add(id, (request, worn), jobs, (told, begun), reply),
             Err(error) => {
@@ -32,11 +36,29 @@ impl<P: Pipeline> Engine<P> {
         }
     }
 
+    /// Those whose model is on the device now, or answers no longer; gives their number.
+    pub(super) fn admit_awaited(&mut self) -> usize {
+        let mut admitted = 0;
+        for model in self.awaiting.models() {
+            let residents = &self.residents;
+            let waits = |due| matches!(residents.door(&model, due), Door::Waits);
+            for (request, reply) in self.awaiting.take(&model, |due| !waits(due)) {
+                self.admit(request, reply);
+                admitted += 1;
+            }
+        }
+        admitted
+    }
+
     fn admitted(&mut self, request: &DrawRequest, worn: &[WornAdapter]) -> Result<Placed, DrawError> {
         if self.drawings.is_leaving() && request.snapshots.is_some() {
             return Err(DrawError::Moved);
         }
         let pipeline = self.residents.serving(&request.model).ok_or(DrawError::NotResident)?;
+        if !self.has_place(request) {
+            return Err(self.queue_full());
+        }
+        self.measure_room();
         let loaded = self.residents.loaded(pipeline).ok_or(DrawError::NotResident)?;
         let picture = pictures(request, worn).next().ok_or(DrawError::Failed)?;
         fits(loaded.pipeline.tasks(), &picture)?;
@@ -60,6 +82,7 @@ impl<P: Pipeline> Engine<P> {
         match self.scheduler.admit(&new, request.arrival.min(Instant::now())) {
             Ok(jobs) => {
                 self.adapters.is_worn(pipeline, worn);
+                self.residents.used(pipeline, None);
                 Ok((id, jobs, told, begun))
             }
             Err(unadmitted) => Err(self.refusal(unadmitted, pipeline, &picture)),
@@ -81,9 +104,7 @@ impl<P: Pipeline> Engine<P> {
 
     fn refusal(&self, unadmitted: Unadmitted, pipeline: PipelineId, picture: &PictureRequest) -> DrawError {
         match unadmitted {
-            Unadmitted::QueueFull { waiting, calls_left } => {
-                DrawError::QueueFull { waiting: waiting as u32, calls_left, predicted_wait: self.predicted_wait() }
-            }
+            Unadmitted::QueueFull { .. } => self.queue_full(),
             Unadmitted::TooLarge { need_bytes, free_bytes } => {
                 let mib = |bytes: u64| bytes.div_ceil(1 << 20);
                 let advice = match self.fitting(pipeline, picture) {
@@ -129,7 +150,7 @@ fn told<P: Pipeline>(
     let tokens = |text: &str| if text.is_empty() { 0 } else { loaded.pipeline.text_tokens(text) };
     Told {
         pipeline,
-        digest: loaded.checkpoint.digest.clone(),
+        digest: loaded.about.checkpoint.digest.clone(),
         text_tokens: tokens(&picture.prompt) + tokens(&picture.negative_prompt),
         picture_tokens: if picture.edit.is_some() { positions } else { 0 },
         image_tokens: positions * u64::from(request.generation.n),

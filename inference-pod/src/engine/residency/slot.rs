@@ -1,10 +1,9 @@
-//! One desired model on its way, and the fetch or load that somebody is at.
+//! One desired model on its way, and the fetch, load or move that somebody is at.
 //! Knows what is to be done next; does not know other models, nor who does it.
 
 use std::time::Instant;
 
-use easel_api::engine::{Access, Checkpoint, DesiredModel, ModelId, ModelState, Source};
-use easel_checkpoints::Held;
+use easel_api::engine::{Access, DesiredModel, ModelState, Source, Tier};
 use tokio_util::sync::CancellationToken;
 
 use crate::scheduler::PipelineId;
@@ -12,48 +11,42 @@ use crate::scheduler::PipelineId;
 /// One desired model.
 pub(super) struct Slot {
     pub(super) desired: DesiredModel,
-    /// Of the desired checkpoint. A refusal stays until the next try has come as far as to say more.
+    /// Of the desired checkpoint's record.
+    pub(super) id: PipelineId,
+    /// Of the desired checkpoint, on its way to the tier that it is kept in; ready once it was there. A refusal stays
+    /// until the next try has come as far as to say more.
     pub(super) state: ModelState,
     pub(super) next: Next,
     /// Refusals in a row.
     pub(super) failures: u32,
-    /// Who draws: the desired checkpoint, or the former one until that is ready.
+    /// Who answers: the desired checkpoint, or the former one until that is ready.
     pub(super) serving: Option<PipelineId>,
-    /// Did not fit while others were about to leave; is tried again when they have left.
-    pub(super) deferred: bool,
 }
 
-/// What is to be done for a slot.
+/// What is to be done for a slot whose checkpoint is not ready yet.
 #[derive(Debug)]
 pub(super) enum Next {
     /// Fetch it, or load it if it is a folder.
     Begin,
-    Load(Held),
+    /// It was fetched.
+    Load,
     /// Begin, at this time.
     Retry(Instant),
     /// It is ready, refused for good, or somebody is at it.
     Nothing,
 }
 
-/// A fetch or a load that somebody is at.
+/// What somebody is at.
 pub(super) struct InFlight {
     pub(super) ticket: u64,
-    pub(super) model: ModelId,
-    pub(super) checkpoint: Checkpoint,
+    pub(super) id: PipelineId,
     pub(super) access: Option<Access>,
+    pub(super) from: Option<Tier>,
+    pub(super) began: Instant,
     pub(super) unwanted: CancellationToken,
 }
 
 impl InFlight {
-    pub(super) fn new(ticket: u64, desired: &DesiredModel) -> Self {
-        let DesiredModel { id, checkpoint, access, defaults: _, limits: _, tier: _, adapters: _ } = desired.clone();
-        Self { ticket, model: id, checkpoint, access, unwanted: CancellationToken::new() }
-    }
-
-    pub(super) fn is_of(&self, desired: &DesiredModel) -> bool {
-        (&self.model, &self.checkpoint) == (&desired.id, &desired.checkpoint)
-    }
-
     pub(super) fn is_wanted(&self) -> bool {
         !self.unwanted.is_cancelled()
     }
@@ -71,8 +64,29 @@ impl Slot {
         match self.next {
             Next::Begin => true,
             Next::Retry(at) => at <= now,
-            Next::Load(_) | Next::Nothing => false,
+            Next::Load | Next::Nothing => false,
         }
+    }
+
+    /// Its files are at hand, and nobody is at them.
+    pub(super) fn may_load(&self, now: Instant) -> bool {
+        matches!(self.next, Next::Load) || (!self.is_remote() && self.begins(now))
+    }
+
+    pub(super) fn names(&self, id: PipelineId) -> bool {
+        self.id == id || self.serving == Some(id)
+    }
+
+    /// The desired checkpoint from now on.
+    pub(super) fn serve(&mut self) {
+        (self.state, self.next, self.failures) = (ModelState::Ready, Next::Nothing, 0);
+        self.serving = Some(self.id); // who served before retires
+    }
+
+    /// As if the desired checkpoint had never been here.
+    pub(super) fn reset(&mut self, next: Next) {
+        self.serving = self.serving.filter(|id| *id != self.id);
+        (self.state, self.next) = (not_begun(&self.desired.checkpoint.source), next);
     }
 }
 
@@ -80,7 +94,7 @@ impl Next {
     /// For the same checkpoint in a newer residency.
     pub(super) fn resumed(self) -> Self {
         match self {
-            Self::Load(held) => Self::Load(held),
+            Self::Load => Self::Load,
             Self::Begin | Self::Retry(_) | Self::Nothing => Self::Begin,
         }
     }

@@ -8,6 +8,7 @@ use super::ClipTextModel;
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::lora::Layers;
 use crate::torch::tokenizer::PromptTokenizer;
+use crate::torch::weights::Tensors;
 
 #[derive(Debug)]
 pub struct ClipPair {
@@ -76,7 +77,7 @@ impl ClipPair {
         Layers::default().and(first.adaptable()).and(second.adaptable())
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.text_encoders.iter().map(ClipTextModel::bytes).sum()
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensors> {
+        self.text_encoders.iter().map(ClipTextModel::tensors)
     }
 }

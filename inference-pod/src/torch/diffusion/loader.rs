@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
-use super::Diffusion;
 use super::guard::guarded;
+use super::{Diffusion, ParkedDiffusion};
 use crate::pipeline::{LoadError, Loader};
 use crate::torch::device::Placement;
 use crate::torch::families::{self, Loaded};
@@ -32,6 +32,16 @@ impl Loader for TorchLoader {
         guarded("compute", || Ok(load(checkpoint, self.placement))).unwrap_or_else(|error| {
             Err(LoadError::Failed { part: "the checkpoint".to_owned(), source: Box::new(error) })
         })
+    }
+
+    fn load_parked(&self, checkpoint: &Files) -> Result<ParkedDiffusion, LoadError> {
+        let placement = self.placement.parked();
+        Self { placement }.load(checkpoint).map(ParkedDiffusion)
+    }
+
+    /// A CPU's memory is the host's.
+    fn has_host_tier(&self) -> bool {
+        self.placement.device.is_cuda()
     }
 
     fn load_adapter(&self, files: &Files, layers: &Layers) -> Result<Adapter, LoadError> {

@@ -10,6 +10,7 @@ use crate::torch::controlnet::ControlNetModel;
 use crate::torch::device::Placement;
 use crate::torch::unet::{UNet2DConditionModel, UNetInputs};
 use crate::torch::vae::AutoencoderKl;
+use crate::torch::weights::Tensors;
 
 pub(super) const CONTROLNET: (&str, &[&str]) = ("controlnet", &["ControlNetModel"]);
 
@@ -96,7 +97,7 @@ impl Denoiser {
         self.unet.forward(inputs, residuals.as_ref())
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.unet.bytes() + self.controlnet.as_ref().map_or(0, ControlNetModel::bytes)
+    pub(super) fn tensors(&self) -> impl Iterator<Item = &Tensors> {
+        [self.unet.tensors()].into_iter().chain(self.controlnet.as_ref().map(ControlNetModel::tensors))
     }
 }

@@ -22,6 +22,7 @@ use crate::torch::t5::T5Reader;
 use crate::torch::tokenizer::PromptTokenizer;
 use crate::torch::transformer_flux::{FluxText, FluxTransformer2DModel};
 use crate::torch::vae::{AutoencoderKl, EncoderUse, VaeUse};
+use crate::torch::weights::Tensors;
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("text_encoder", &["CLIPTextModel"]),
@@ -136,7 +137,7 @@ impl Family for Flux {
         Layers::default().and(self.text_encoder.adaptable()).and(self.transformer.adaptable())
     }
 
-    fn bytes(&self) -> u64 {
-        self.text_encoder.bytes() + self.t5.bytes() + self.transformer.bytes()
+    fn tensors(&self) -> Vec<&Tensors> {
+        vec![self.text_encoder.tensors(), self.t5.tensors(), self.transformer.tensors()]
     }
 }

@@ -22,6 +22,7 @@ use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::tokenizer::PromptTokenizer;
 use crate::torch::unet::UNet2DConditionModel;
 use crate::torch::vae::{AutoencoderKl, VaeUse};
+use crate::torch::weights::Tensors;
 
 /// Component and the classes of it that we compute.
 const COMPONENTS: [(&str, &[&str]); 4] = [
@@ -137,7 +138,7 @@ impl Family for StableDiffusion {
         Layers::default().and(self.text_encoder.adaptable()).and(self.denoiser.unet.adaptable())
     }
 
-    fn bytes(&self) -> u64 {
-        self.text_encoder.bytes() + self.denoiser.bytes()
+    fn tensors(&self) -> Vec<&Tensors> {
+        [self.text_encoder.tensors()].into_iter().chain(self.denoiser.tensors()).collect()
     }
 }

@@ -21,6 +21,7 @@ use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::t5::T5Reader;
 use crate::torch::transformer_sd3::{SD3Transformer2DModel, Text};
 use crate::torch::vae::{AutoencoderKl, EncoderUse, VaeUse};
+use crate::torch::weights::Tensors;
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("text_encoder", &["CLIPTextModelWithProjection"]),
@@ -177,7 +178,8 @@ impl Family for StableDiffusion3 {
         self.clips.adaptable().and(self.transformer.adaptable())
     }
 
-    fn bytes(&self) -> u64 {
-        self.clips.bytes() + self.t5.as_ref().map_or(0, T5Reader::bytes) + self.transformer.bytes()
+    fn tensors(&self) -> Vec<&Tensors> {
+        let t5 = self.t5.as_ref().map(T5Reader::tensors);
+        self.clips.tensors().chain(t5).chain([self.transformer.tensors()]).collect()
     }
 }

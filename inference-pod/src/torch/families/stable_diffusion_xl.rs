@@ -22,6 +22,7 @@ use crate::torch::sampler::schedule::NoiseSchedule;
 use crate::torch::sampler::{Sampler, SamplerError};
 use crate::torch::unet::UNet2DConditionModel;
 use crate::torch::vae::{AutoencoderKl, VaeUse};
+use crate::torch::weights::Tensors;
 
 const COMPONENTS: [(&str, &[&str]); 6] = [
     ("text_encoder", &["CLIPTextModel"]),
@@ -143,7 +144,7 @@ impl Family for StableDiffusionXl {
         self.clips.adaptable().and(self.denoiser.unet.adaptable())
     }
 
-    fn bytes(&self) -> u64 {
-        self.clips.bytes() + self.denoiser.bytes()
+    fn tensors(&self) -> Vec<&Tensors> {
+        self.clips.tensors().chain(self.denoiser.tensors()).collect()
     }
 }

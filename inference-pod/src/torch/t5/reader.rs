@@ -10,6 +10,7 @@ use super::recent::Recent;
 use crate::pipeline::{LoadError, PipelineError};
 use crate::torch::device::Placement;
 use crate::torch::tokenizer::PromptTokenizer;
+use crate::torch::weights::Tensors;
 
 #[derive(Debug)]
 pub struct T5Reader {
@@ -56,7 +57,7 @@ impl T5Reader {
         self.text_encoder.hidden_size()
     }
 
-    pub fn bytes(&self) -> u64 {
-        self.text_encoder.bytes()
+    pub fn tensors(&self) -> &Tensors {
+        self.text_encoder.tensors()
     }
 }

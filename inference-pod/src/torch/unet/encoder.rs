@@ -113,7 +113,7 @@ impl Encoder {
     /// `hint` `[batch, first channels, h, w]` is added to what the latents become at first.
     pub(in crate::torch) fn forward(&self, inputs: UNetInputs, hint: Option<&Tensor>) -> Encoded {
         let UNetInputs { sample, times, text, added } = inputs;
-        let Placement { device, kind } = self.placement;
+        let Placement { device, kind, .. } = self.placement;
         let place = |x: &Tensor| x.to_device(device).to_kind(kind);
         let (sample, text) = (place(sample), place(text));
         let mut time = self.time_embedding.forward(&self.time_proj.forward(&times.to_device(device)).to_kind(kind));

@@ -41,7 +41,7 @@ pub(super) fn fill(files: &[WeightsFile], mut pending: Vec<Pending>, at: Placeme
     for file in files {
         read_ahead(file);
     }
-    if at.device == Device::Cpu {
+    if at.home() == Device::Cpu {
         for Pending { target, .. } in &pending {
             huge::advise(target);
         }
@@ -117,7 +117,7 @@ impl Scratch {
     }
 
     fn convert(&mut self, file: &WeightsFile, offset: u64, stored: Kind, part: &Tensor) -> Result<(), WeightsError> {
-        let Placement { device, kind: _ } = self.at;
+        let device = self.at.home();
         let failed = |source: TchError| WeightsError::Tensor { key: file.path.display().to_string(), source };
         let elements = part.size()[0];
         let read = self.tensor(stored, elements).map_err(failed)?.narrow(0, 0, elements);
@@ -140,9 +140,9 @@ impl Scratch {
     fn tensor(&mut self, stored: Kind, elements: i64) -> Result<&Tensor, TchError> {
         let fits = self.tensor.as_ref().is_some_and(|held| held.kind() == stored && held.size()[0] >= elements);
         if !fits {
-            let elements = elements.max(longest(false, self.at.device) / stored.elt_size_in_bytes() as i64);
+            let elements = elements.max(longest(false, self.at.home()) / stored.elt_size_in_bytes() as i64);
             let made = Tensor::f_empty([elements], (stored, Device::Cpu))?;
-            let made = if self.at.device.is_cuda() { made.f_pin_memory(self.at.device)? } else { made };
+            let made = if self.at.home().is_cuda() { made.f_pin_memory(self.at.home())? } else { made };
             self.tensor = Some(made);
         }
         self.tensor.as_ref().ok_or_else(|| TchError::Kind("no scratch tensor".into()))

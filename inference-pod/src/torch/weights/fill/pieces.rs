@@ -61,8 +61,8 @@ pub(super) fn longest(as_it_is: bool, device: Device) -> i64 {
 /// Gives the tensor's bytes in the file.
 fn cut_tensor(pending: &Pending, at: Placement, pieces: &mut Vec<Piece>) -> u64 {
     let Pending { file, offset, stored, target } = pending;
-    let as_it_is = at.device == Device::Cpu && *stored == at.kind;
-    let longest = longest(as_it_is, at.device);
+    let as_it_is = at.home() == Device::Cpu && *stored == at.kind;
+    let longest = longest(as_it_is, at.home());
     let (flat, size) = (target.view([-1]), stored.elt_size_in_bytes() as i64);
     let (mut begin, elements) = (0, flat.size()[0]);
     while begin < elements {
