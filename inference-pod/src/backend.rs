@@ -12,6 +12,7 @@ use crate::cut_out::FakeCutOut;
 use crate::fake::{FakeFlags, FakeLoader};
 use crate::finishing::Finishing;
 use crate::pod::{Pod, PodFlags};
+use crate::seal::SealFlags;
 use crate::upscale::Repeat;
 #[cfg(feature = "torch")]
 use crate::{
@@ -40,6 +41,8 @@ pub struct BackendFlags {
     /// Folder of the model that makes pictures larger; absent: upscale is refused
     #[arg(long, env = "EASEL_UPSCALE", default_value = "/models/upscale")]
     pub upscale: PathBuf,
+    #[command(flatten)]
+    pub seal: SealFlags,
     #[command(flatten)]
     pub fake: FakeFlags,
 }
@@ -78,7 +81,8 @@ pub async fn start(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod> 
     match flags.pipeline {
         Backend::Fake => {
             tracing::warn!("the fake pipeline draws gradients; for tests and simulations only");
-            let finishing = Finishing { cut_out: Some(Arc::new(FakeCutOut)), upscale: Some(Arc::new(Repeat)) };
+            let (cut_out, upscale) = (Some(Arc::new(FakeCutOut) as _), Some(Arc::new(Repeat) as _));
+            let finishing = Finishing { cut_out, upscale, seal: flags.seal.open()? };
             Pod::start_with(FakeLoader::new(flags.fake.clone()), finishing, pod).await
         }
         Backend::Torch => start_torch(flags, pod).await,
@@ -101,8 +105,8 @@ async fn start_torch(flags: &BackendFlags, pod: &PodFlags) -> anyhow::Result<Pod
     let threads = if flags.threads == 0 { cores() } else { flags.threads };
     torch::set_threads(threads);
     tracing::info!(device = %placement, dtype = ?flags.dtype, threads, "computing with libtorch");
-    let finishing =
-        Finishing { cut_out: cut_out(&flags.cut_out, placement)?, upscale: upscale(&flags.upscale, placement)? };
+    let (cut_out, upscale) = (cut_out(&flags.cut_out, placement)?, upscale(&flags.upscale, placement)?);
+    let finishing = Finishing { cut_out, upscale, seal: flags.seal.open()? };
     Pod::start_with(TorchLoader::new(placement), finishing, pod).await
 }
 

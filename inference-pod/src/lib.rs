@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod png;
 pub mod pod;
 pub mod scheduler;
+pub mod seal;
 pub mod server;
 #[cfg(feature = "torch")]
 pub mod torch;

@@ -16,6 +16,7 @@ use crate::finishing::Finishing;
 use crate::picture_file::{self, FileError};
 use crate::pipeline::{Picture, PictureRequest, PipelineError};
 use crate::png::Provenance;
+use crate::seal::SealError;
 use crate::upscale::{Repeat, Upscale};
 
 /// What the model does not know of the prompt.
@@ -39,6 +40,8 @@ pub(super) enum RenderError {
     CutOut(#[source] PipelineError),
     #[error("failed to make the picture larger")]
     Upscale(#[source] PipelineError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
 impl Rendering {
@@ -49,13 +52,13 @@ impl Rendering {
         picture: &Picture,
         digest: &str,
     ) -> Result<String, RenderError> {
-        let Finishing { cut_out, upscale } = &self.finishing;
+        let Finishing { cut_out, upscale, seal: _ } = &self.finishing;
         let picture = self.sized(picture, upscale.as_deref())?;
         let cut_out = cut_out.as_ref().filter(|_| self.output.is_transparent());
         let mask = cut_out.map(|cut_out| cut_out.mask(&picture)).transpose().map_err(RenderError::CutOut)?;
         let provenance = Provenance { model: self.model.as_str(), digest };
         let bytes = picture_file::encode(&picture, mask.as_ref(), self.output.encoding, request, &provenance)?;
-        Ok(STANDARD.encode(bytes))
+        self.sealed(bytes)
     }
 
     /// That of a preview, which keeps its background: looking for an edge in it costs as much as in a picture, and finds
@@ -69,7 +72,16 @@ impl Rendering {
         let provenance = Provenance { model: self.model.as_str(), digest };
         let picture = self.sized(picture, Some(&Repeat))?;
         let bytes = picture_file::encode(&picture, None, self.output.encoding, request, &provenance)?;
-        Ok(STANDARD.encode(bytes))
+        self.sealed(bytes)
+    }
+
+    /// In base64, and signed where the pod signs.
+    fn sealed(&self, file: Vec<u8>) -> Result<String, RenderError> {
+        let file = match &self.finishing.seal {
+            Some(seal) => seal.seal(file, self.output.format())?,
+            None => file,
+        };
+        Ok(STANDARD.encode(file))
     }
 
     /// As large as the request says.
