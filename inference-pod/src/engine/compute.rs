@@ -93,7 +93,9 @@ impl<P: Pipeline> Engine<P> {
 
     /// Sleeps while there is nothing to compute; otherwise takes what is there.
     fn hear(&mut self) {
-        if self.stuck || self.scheduler.is_idle() {
+        // An adapter that waited for the last drawing to end finds its place now; nobody would wake us for it.
+        let settles = self.scheduler.is_idle() && self.adapters.awaits_room();
+        if !settles && (self.stuck || self.scheduler.is_idle()) {
             match self.inbox.blocking_recv() {
                 Some(command) => self.obey(command),
                 None => self.closed = true,

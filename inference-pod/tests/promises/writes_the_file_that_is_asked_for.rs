@@ -128,7 +128,7 @@ async fn a_cut_out_that_fails_is_an_error_and_not_a_picture_with_its_background(
 
 #[tokio::test]
 async fn a_picture_comes_back_four_times_as_large_if_asked_and_so_do_its_previews() {
-    let finishing = Finishing { cut_out: Some(Arc::new(FakeCutOut)), upscale: Some(Arc::new(Repeat)) };
+    let finishing = Finishing { cut_out: Some(Arc::new(FakeCutOut)), upscale: Some(Arc::new(Repeat)), seal: None };
     let world = World::start_with(finishing, FAST).await.with_model().await;
     let drawn = file(&world.gateway.generate(json!({"seed": 7, "size": "64x32"})).await).2.into_rgb8();
     for (wish, channels) in [(json!({}), 3), (json!({"background": "transparent"}), 4)] {
