@@ -39,6 +39,9 @@ digest: ## print the digest of the default checkpoint
 soak: ## draw for SECONDS (default 600) on the running cluster while pods and leaders are killed, seeded by SEED
 	@$(PYTHON) e2e/soak.py --seconds $(or $(SECONDS),600) --seed $(or $(SEED),1)
 
+soak-engine: deps ## draw REQUESTS (default 2000) mixed requests on pods without a cluster that are ended, killed and told to hold other models
+	@$(PYTHON) e2e/soak_engine.py --requests $(or $(REQUESTS),2000) --seed $(or $(SEED),1)
+
 bench-load: ## pull, verify and load 1 GB beside peers (ROUNDS=5); the peers' Python environment has 5 GB
 	@$(PYTHON) e2e/bench/load.py --rounds $(or $(ROUNDS),5)
 
@@ -52,4 +55,4 @@ fuzz: deps ## feed the readers of headers, pictures and requests with broken byt
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) || exit 1; done
 
-.PHONY: help up stores down test test-quick deps generate images digest soak bench-load bench-engine bench-serve fuzz
+.PHONY: help up stores down test test-quick deps generate images digest soak soak-engine bench-load bench-engine bench-serve fuzz

@@ -92,6 +92,14 @@ def charts(tally: Tally) -> None:
     stage(tally, "charts", sys.executable, "-m", "unittest", "discover", "--start-directory", "e2e/charts", "--top-level-directory", "e2e", environment=helm)
 
 
+def processes(tally: Tally) -> None:
+    """Pods alone, as processes of this machine that are ended and killed."""
+    build.binaries()
+    clients = toolchain.python_packages(*toolchain.CLIENTS)
+    stage(tally, "pods without a cluster", sys.executable, "-m", "unittest", "discover", "--verbose", "--start-directory", "e2e/engine",
+          "--top-level-directory", "e2e", environment={"PYTHONPATH": str(clients)})
+
+
 def cluster(tally: Tally, keep: bool) -> None:
     """The real thing: a cluster, Easel on it, and one file a promise to the user."""
     with up.exclusive():
@@ -124,6 +132,7 @@ def main() -> int:
             upstream.build()
             upstream.build_stores()
             charts(tally)
+            processes(tally)
             cluster(tally, options.keep)
     except (Failure, AssertionError, subprocess.CalledProcessError) as failure:
         print(f"error: {failure}", file=sys.stderr)

