@@ -34,7 +34,7 @@ def main() -> None:
     options = arguments()
     toolchain.ensure()
     interpreter = peers.servers()
-    if Path(sys.executable).resolve() != interpreter.resolve() and sys.prefix != str(interpreter.parent.parent):
+    if Path(sys.prefix) != interpreter.parent.parent:
         os.execv(interpreter, [interpreter, *sys.argv])  # it has the HTTP client
     FOLDER.mkdir(parents=True, exist_ok=True)
     binary = options.pod or build.inference()
