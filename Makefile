@@ -24,6 +24,9 @@ test: ## prove all of it: lints, unit tests, parity, and the promises on the loc
 test-quick: ## what needs no cluster
 	@$(PYTHON) e2e/test.py --quick
 
+test-gpu: deps ## what only a machine with a GPU can show; LD_LIBRARY_PATH: the lib folder of its Python torch
+	@cargo test -p easel-inference --features torch --test cuda -- --ignored --test-threads 1
+
 deps: ## install what a build needs, and write cargo's settings
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import toolchain; toolchain.ensure()'
 
@@ -55,4 +58,4 @@ fuzz: deps ## feed the readers of headers, pictures and requests with broken byt
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) || exit 1; done
 
-.PHONY: help up stores down test test-quick deps generate images digest soak soak-engine bench-load bench-engine bench-serve fuzz
+.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-serve fuzz

@@ -5,6 +5,7 @@
 pub mod clip;
 pub mod config;
 pub mod controlnet;
+pub mod cuda;
 pub mod device;
 pub mod diffusion;
 pub mod embeddings;

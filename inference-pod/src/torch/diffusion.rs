@@ -12,7 +12,7 @@ mod preview;
 mod snapshot;
 mod start;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 
 use easel_api::ImageSize;
@@ -24,6 +24,7 @@ pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
 use self::pixels::{all_finite, to_bytes};
 use self::preview::Colours;
+use super::cuda::meter::Meter;
 use super::device::Placement;
 use super::families::{Family, Prompts};
 use super::lora::{Adapter, Layers, Worn, wearing};
@@ -47,6 +48,8 @@ pub struct Diffusion {
     colours: OnceCell<Colours>,
     /// By digest.
     adapters: BTreeMap<String, Adapter>,
+    /// Of the last step, if it was measured.
+    peak: Cell<Option<u64>>,
 }
 
 /// What a denoiser is shown.
@@ -141,12 +144,15 @@ impl Pipeline for Diffusion {
         if batch.is_empty() {
             return Ok(());
         }
+        self.peak.set(None);
         guarded("denoise a step", || {
+            let meter = Meter::begin(self.placement.device);
             // All jobs move together at the end, so that a failure leaves every one of them where it was.
             let steps = batch::next_steps(self, batch)?;
             for (job, step) in batch.iter_mut().zip(steps) {
                 job.advance(step);
             }
+            self.peak.set(meter.and_then(Meter::end));
             Ok(())
         })
     }
@@ -196,6 +202,10 @@ impl Pipeline for Diffusion {
 
     fn decode_memory(&self) -> DecodeMemory {
         self.vae.decode_memory()
+    }
+
+    fn peak_bytes(&self) -> Option<u64> {
+        self.peak.get()
     }
 
     fn memory_bytes(&self) -> u64 {

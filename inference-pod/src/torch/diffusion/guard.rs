@@ -5,6 +5,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::pipeline::PipelineError;
+use crate::torch::cuda::meter::AtWork;
 
 /// Runs tensor code. tch's plain functions and operators panic where libtorch throws (out of memory, a shape that
 /// does not fit); its fallible twins would hide the formulas behind `?`. So model code is written plainly, and every
@@ -13,7 +14,7 @@ pub(in crate::torch) fn guarded<T>(
     step: &'static str,
     call: impl FnOnce() -> Result<T, PipelineError>,
 ) -> Result<T, PipelineError> {
-    let _without_gradients = tch::no_grad_guard();
+    let (_without_gradients, _at_work) = (tch::no_grad_guard(), AtWork::begin());
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(failed(step, message(panic.as_ref()))))
 }
 

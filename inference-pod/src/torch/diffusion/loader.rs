@@ -1,6 +1,6 @@
 //! Makes a pipeline of a folder in the diffusers layout. Which family reads it is decided in `families`.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
 
 use super::guard::guarded;
@@ -57,7 +57,7 @@ impl Loader for TorchLoader {
 fn load(checkpoint: &Files, placement: Placement) -> Result<Diffusion, LoadError> {
     let vocabulary = Vocabulary::read(checkpoint)?;
     let Loaded { input, family, vae } = families::load(checkpoint, placement)?;
-    let (colours, adapters) = (OnceCell::new(), BTreeMap::new());
+    let (colours, adapters, peak) = (OnceCell::new(), BTreeMap::new(), Cell::new(None));
     let tasks = input.tasks(vae.encodes());
-    Ok(Diffusion { input, tasks, family, vae, vocabulary, placement, colours, adapters })
+    Ok(Diffusion { input, tasks, family, vae, vocabulary, placement, colours, adapters, peak })
 }

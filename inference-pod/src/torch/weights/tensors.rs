@@ -3,6 +3,8 @@
 
 use tch::{Device, TchError, Tensor};
 
+use crate::torch::cuda::meter::weights_go;
+
 /// Handles of the same tensors as the layers': what one of them is given the other sees.
 #[derive(Debug, Default)]
 pub struct Tensors(Vec<Tensor>);
@@ -37,6 +39,13 @@ impl Tensors {
             tensor.shallow_clone().f_set_data(&awake)?;
         }
         Ok(())
+    }
+}
+
+/// The layers' go with these.
+impl Drop for Tensors {
+    fn drop(&mut self) {
+        weights_go();
     }
 }
 
