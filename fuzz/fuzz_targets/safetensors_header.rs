@@ -6,6 +6,7 @@ use std::io;
 
 use libfuzzer_sys::fuzz_target;
 
+#[allow(dead_code, reason = "the loader hashes the header's bytes; nobody does here")]
 #[path = "../../inference-pod/src/torch/weights/header.rs"]
 mod header;
 

@@ -1,12 +1,14 @@
 //! Makes pixels of a picture that a client sent: decoded within bounds, upright, on white, of the size that is asked.
 //! Knows picture files; does not know what becomes of them.
 
+mod webp;
+
 use std::io::Cursor;
 
 use easel_api::ImageSize;
 use easel_api::error::ApiError;
 use easel_api::images::{MAX_PICTURE_PIXELS, PictureFile, PictureFormat};
-use image::imageops::{FilterType, resize};
+use image::imageops::{FilterType, resize, rotate90, rotate270};
 use image::metadata::Orientation;
 use image::{
     DynamicImage, GenericImageView, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, ImageResult,
@@ -20,6 +22,8 @@ use crate::pipeline::{Mask, Picture};
 static DECODING: Semaphore = Semaphore::const_new(2);
 /// Of one decoder: 16 bits of four channels for the largest picture, and as much beside.
 const MAX_MEMORY: u64 = 16 * MAX_PICTURE_PIXELS;
+/// Of what stands beside the pixels, such as a colour profile, which is unpacked before the size is known.
+const MAX_EXTRA_MEMORY: u64 = 64 << 20;
 /// What diffusers resizes with too.
 const FILTER: FilterType = FilterType::Lanczos3;
 /// Of 255: from here on a mask asks for a new pixel. diffusers 0.42.1, `image_processor.py`, `binarize`.
@@ -67,7 +71,12 @@ fn read(file: &PictureFile, param: &str) -> Result<DynamicImage, ApiError> {
         PictureFormat::Webp => ImageFormat::WebP,
     };
     let invalid = |error| invalid(param, &format!("the picture can't be decoded: {error}"));
-    let decoder = ImageReader::with_format(Cursor::new(&file.bytes[..]), format).into_decoder().map_err(invalid)?;
+    if format == ImageFormat::WebP && !webp::is_sound(&file.bytes) {
+        return Err(self::invalid(param, "the picture is cut off, or what it says of its parts is wrong"));
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(&file.bytes[..]), format);
+    reader.limits(limits(MAX_EXTRA_MEMORY));
+    let decoder = reader.into_decoder().map_err(invalid)?;
     // The header says how large it is: a small file of a huge picture costs no memory.
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PICTURE_PIXELS {
@@ -75,6 +84,12 @@ fn read(file: &PictureFile, param: &str) -> Result<DynamicImage, ApiError> {
         return Err(self::invalid(param, &message));
     }
     upright(decoder).map_err(invalid)
+}
+
+fn limits(bytes: u64) -> Limits {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(bytes);
+    limits
 }
 
 /// What is transparent in the file shall be drawn anew, as in OpenAI's document.
@@ -102,9 +117,7 @@ fn read_mask(file: &PictureFile, of: (u32, u32), size: ImageSize) -> Result<Mask
 
 /// Cameras store pictures as the sensor lies, and say in the file how to turn them.
 fn upright(mut decoder: impl ImageDecoder) -> ImageResult<DynamicImage> {
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_MEMORY);
-    decoder.set_limits(limits)?;
+    decoder.set_limits(limits(MAX_MEMORY))?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
@@ -131,8 +144,26 @@ fn fitted<P: Pixel<Subpixel = u8> + 'static>(
     if image.dimensions() == (size.width(), size.height()) {
         return image;
     }
-    resize(&image, size.width(), size.height(), FILTER)
+    resized(&image, size, MAX_PICTURE_PIXELS)
 }
+
+/// `resize` goes down the columns first, and what is between its two passes has 16 bytes a pixel: a wide picture of few rows
+/// would become gigabytes. Beyond `most` pixels the picture is turned. Of a picture with P pixels for a size with S, what
+/// lies between the passes and what would if it were turned are P * S, multiplied: so the lesser is at most the larger of
+/// P and S, and that is at most `MAX_PICTURE_PIXELS`.
+fn resized<P: Pixel<Subpixel = u8> + 'static>(
+    image: &ImageBuffer<P, Vec<u8>>,
+    size: ImageSize,
+    most: u64,
+) -> ImageBuffer<P, Vec<u8>> {
+    let (width, height) = (size.width(), size.height());
+    if u64::from(image.width()) * u64::from(height) <= most {
+        return resize(image, width, height, FILTER);
+    }
+    rotate270(&resize(&rotate90(image), height, width, FILTER))
+}
+
+const _: () = assert!(ImageSize::MAX_SIDE as u64 * ImageSize::MAX_SIDE as u64 <= MAX_PICTURE_PIXELS);
 
 fn invalid(param: &str, message: &str) -> ApiError {
     ApiError::invalid(param, "invalid_image", message)
@@ -187,6 +218,17 @@ mod tests {
             let error = masked(&mask, "32x16").unwrap_err();
             assert_eq!((error.status, error.param.as_deref()), (400, Some("mask")));
             assert!(error.message.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_turned_to_be_resized_comes_out_the_same() {
+        let image = RgbImage::from_fn(48, 20, |x, y| Rgb([(x * 5) as u8, (y * 12) as u8, ((x * y) % 251) as u8]));
+        for size in ["32x16", "64x96"] {
+            let size = size.parse().unwrap();
+            let [plain, turned] = [u64::MAX, 0].map(|most| resized(&image, size, most));
+            let worst = plain.iter().zip(turned.iter()).map(|(plain, turned)| plain.abs_diff(*turned)).max();
+            assert!(worst <= Some(1), "{size}: {worst:?}");
         }
     }
 

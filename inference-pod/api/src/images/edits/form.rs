@@ -29,6 +29,8 @@ const NUMBERS: [&str; 12] = [
 /// No request has as many; each takes memory beside its bytes.
 const MAX_PARTS: usize = 64;
 const TRUTHS: [&str; 1] = ["stream"];
+/// Two bytes of JSON can be a value of 32 in memory. A prompt may have commas, and adapters are few.
+const MAX_VALUES: usize = 1 << 16;
 
 #[derive(Default)]
 pub(super) struct Form {
@@ -54,6 +56,9 @@ pub(super) async fn read(content_type: &str, body: Bytes, wanted: &str) -> Resul
 fn from_json(body: &[u8], wanted: &str) -> Result<Form, ApiError> {
     if is_array(body) {
         return Err(ApiError::malformed(format!("the body must be a JSON object with {wanted}")));
+    }
+    if has_many_values(body) {
+        return Err(ApiError::malformed(format!("the body has more than {MAX_VALUES} values")));
     }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let fields = serde_path_to_error::deserialize(&mut reader).map_err(|error| refuse(&error))?;
@@ -109,17 +114,22 @@ impl Form {
     }
 }
 
+/// A comma is before every value but the first of its list. Those of texts count too.
+fn has_many_values(json: &[u8]) -> bool {
+    json.iter().filter(|byte| **byte == b',').nth(MAX_VALUES).is_some()
+}
+
 /// What does not read as the type that it should have stays text, and is refused as JSON of the wrong type would be.
 fn typed(name: &str, bytes: &Bytes) -> Result<Value, ApiError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ApiError::invalid(name, "invalid_value", format!("{name} is not UTF-8 text")))?;
-    let is_typed = |value: &Value| match name {
-        name if NUMBERS.contains(&name) => value.is_number(),
-        name if TRUTHS.contains(&name) => value.is_boolean(),
-        "adapters" => value.is_array(), // as JSON
-        _ => false,
+    let is_typed: fn(&Value) -> bool = match name {
+        name if NUMBERS.contains(&name) => Value::is_number,
+        name if TRUTHS.contains(&name) => Value::is_boolean,
+        "adapters" => Value::is_array, // as JSON
+        _ => return Ok(Value::String(text.to_owned())),
     };
-    let value = serde_json::from_str(text.trim()).ok().filter(is_typed);
+    let value = if has_many_values(bytes) { None } else { serde_json::from_str(text.trim()).ok().filter(is_typed) };
     Ok(value.unwrap_or_else(|| Value::String(text.to_owned())))
 }
 
