@@ -54,6 +54,10 @@ impl MicroUsdPerHour {
 }
 
 impl MicroUsd {
+    pub const fn new(micro_usd: u64) -> Self {
+        Self(micro_usd)
+    }
+
     pub fn micros(self) -> u64 {
         self.0
     }
