@@ -48,6 +48,7 @@ pub enum Reason {
     UnknownPool,
     TooLittleMemory,
     PoolLimitReached,
+    CostCeiling,
     InvalidSpec,
     // Serving
     Serving,

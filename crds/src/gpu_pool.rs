@@ -1,6 +1,8 @@
 //! `GpuPool`: priced capacity of one kind, from which replicas (pods) are taken.
 //! Says what a replica is made of and what it costs; which models live there is the planner's affair.
 
+mod overrides;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
@@ -10,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Quantity;
+pub use overrides::{EnvOverride, PodOverrides};
 
 /// Priced capacity of one kind: replicas of one size on one kind of device.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,7 +29,7 @@ use crate::Quantity;
     validation = Rule::new("size(self.metadata.name) <= 40").message("the name of a pool has at most 40 characters: it becomes part of its pods' names"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
-    printcolumn(name = "Devices", type_ = "string", json_path = ".spec.devices"),
+    printcolumn(name = "Devices", type_ = "string", json_path = ".status.devices"),
     printcolumn(name = "Capacity", type_ = "string", json_path = ".spec.capacityType"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Available", type_ = "integer", json_path = ".status.readyReplicas"),
@@ -37,18 +40,35 @@ use crate::Quantity;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.devices != 'cpu' || self.devicesPerReplica == 1").message("a cpu pool has devicesPerReplica 1; give a replica more cores with `cpu`"),
-    validation = Rule::new("self.devices != 'cpu' || !has(self.precision) || self.precision != 'f16'").message("precision f16 is not possible on cpu (it is 100 times slower there); use f32 or bf16"),
-    validation = Rule::new("self.devices == oldSelf.devices").message("devices can't change while replicas exist; create another pool and move models by their `pools`"),
+    validation = Rule::new("has(self.devices) != has(self.deviceClassName)").message("name what a replica runs on once: devices (cpu, or an extended resource such as nvidia.com/gpu), or deviceClassName (a device class of dynamic resource allocation)"),
+    validation = Rule::new("!has(self.devices) || self.devices != 'cpu' || self.devicesPerReplica == 1").message("a cpu pool has devicesPerReplica 1; give a replica more cores with `cpu`"),
+    validation = Rule::new("!has(self.devices) || self.devices != 'cpu' || !has(self.precision) || self.precision != 'f16'").message("precision f16 is not possible on cpu (it is 100 times slower there); use f32 or bf16"),
+    validation = Rule::new("!has(self.devices) || self.devices != 'cpu' || !has(self.hostCache)").message("hostCache is for devices with memory of their own; on cpu, models are in main memory already: leave it out and raise memory"),
+    validation = Rule::new("!has(self.deviceSelectors) || has(self.deviceClassName)").message("deviceSelectors narrows a deviceClassName; choose nodes of other devices with nodeSelector"),
+    validation = Rule::new("self.warmSpares <= self.limits.replicas").message("warmSpares must not be above limits.replicas, of which they are a part"),
+    validation = Rule::new("!has(self.limits.usdPerHour) || self.limits.replicas == 0 || double(self.limits.usdPerHour) >= double(self.price.usdPerHour)").message("limits.usdPerHour is below the price of one replica, so the pool could never have one; raise it, or close the pool with limits.replicas: 0"),
+    validation = Rule::new("!has(self.devices) || !has(oldSelf.devices) || self.devices == oldSelf.devices").message("devices can't change while replicas exist; create another pool and move models by their `pools`"),
+    validation = Rule::new("has(self.deviceClassName) == has(oldSelf.deviceClassName) && (!has(self.deviceClassName) || self.deviceClassName == oldSelf.deviceClassName)").message("deviceClassName can't change while replicas exist; create another pool and move models by their `pools`"),
 )]
 pub struct GpuPoolSpec {
     /// What a replica runs on: `cpu`, or an extended resource such as `nvidia.com/gpu` or the MIG profile
     /// `nvidia.com/mig-1g.10gb`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         regex(pattern = r"^(cpu|[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)$"),
         length(max = 120)
     )]
-    pub devices: String,
+    pub devices: Option<String>,
+    /// Instead of `devices`: a device class of dynamic resource allocation (`resource.k8s.io/v1`), such as `gpu.nvidia.com`.
+    /// Each replica claims `devicesPerReplica` of its devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"), length(max = 253))]
+    pub device_class_name: Option<String>,
+    /// CEL expressions that a device of the class must satisfy, as in a ResourceClaim, such as
+    /// `device.capacity['gpu.nvidia.com'].memory.compareTo(quantity('40Gi')) >= 0`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("maxItems" = 8), inner(length(min = 1, max = 1024)))]
+    pub device_selectors: Vec<String>,
     /// How many devices one replica has.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 16))]
@@ -56,16 +76,32 @@ pub struct GpuPoolSpec {
     /// Memory for models in one replica: the device's memory, or main memory for `cpu`. Bytes.
     #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("memory must be more than 0 bytes, such as 2Gi"))]
     pub memory: Quantity,
+    /// Main memory in which models wait beside those on the device, in one replica; they come back from there faster than
+    /// from disk. Left out: none. Bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("hostCache must be more than 0 bytes, such as 64Gi; leave it out for none"))]
+    pub host_cache: Option<Quantity>,
+    /// How many times as fast as the pools' reference a replica draws, at most four decimals, such as "0.5" or "2": what a
+    /// model that was never measured here is expected to run at. What is measured takes its place.
+    #[serde(default = "reference_speed")]
+    #[schemars(regex(pattern = r"^[0-9]{1,4}(\.[0-9]{1,4})?$"))]
+    #[x_kube(validation = Rule::new("double(self) > 0.0").message("relativeSpeed must be more than 0, such as 0.5 or 2"))]
+    pub relative_speed: String,
     /// CPU cores of one replica.
     #[serde(default = "one_core")]
     #[x_kube(validation = Rule::new("quantity(string(self)).isGreaterThan(quantity('0'))").message("cpu must be more than 0 cores, such as 2 or 500m"))]
     pub cpu: Quantity,
-    /// What one replica costs.
+    /// What one replica costs, at the pool's capacity type. Spot and on-demand capacity are two pools, each with its price.
     pub price: Price,
     /// Spot replicas may be taken away at short notice.
     #[serde(default)]
     pub capacity_type: CapacityType,
     pub limits: PoolLimits,
+    /// Replicas that are kept running beside those that hold models, so that a model that comes need not wait for a pod.
+    /// They cost what any replica costs, and count in the limits.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1000))]
+    pub warm_spares: u32,
     /// Number format of the weights. Left out: f32 on `cpu`, bf16 elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
@@ -86,6 +122,9 @@ pub struct GpuPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
+    /// What the pods of the pool have beside what the operator gives them.
+    #[serde(default, skip_serializing_if = "PodOverrides::is_empty")]
+    pub pod_overrides: PodOverrides,
 }
 
 /// Where fetched checkpoints are kept: on the node, on a claim, or (neither is named) in each pod by itself.
@@ -170,6 +209,9 @@ pub struct PoolLimits {
 pub struct GpuPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// What each replica runs on, such as `2 x nvidia.com/gpu`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub devices: Option<String>,
     /// Replicas that exist, of Shared and Dedicated models together.
     #[serde(default)]
     pub replicas: u32,
@@ -193,6 +235,10 @@ pub struct GpuPoolStatus {
 
 fn one() -> u32 {
     1
+}
+
+fn reference_speed() -> String {
+    "1".into()
 }
 
 fn one_core() -> Quantity {

@@ -76,6 +76,9 @@ pub struct ImageModelSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("maxItems" = 8, "x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["class"]))]
     pub slo: Vec<Slo>,
+    /// What the model may cost at most, whatever the demand.
+    #[serde(default, skip_serializing_if = "Cost::is_empty")]
+    pub cost: Cost,
 }
 
 /// A checkpoint in the diffusers layout, pinned to its bytes.
@@ -275,6 +278,30 @@ pub struct Slo {
     #[serde(default = "default_percentile")]
     #[schemars(range(min = 50, max = 99))]
     pub percentile: u32,
+}
+
+/// Ceilings in US dollars, at most six decimals; one that is left out bounds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cost {
+    /// Of one picture by the model's defaults, drawn alone. A pool where it is measured or expected to cost more takes no
+    /// replica; nobody is refused before a step was measured anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"))]
+    #[x_kube(validation = Rule::new("double(self) > 0.0").message("cost.maxUsdPerImage must be more than 0, such as 0.002; park a model with replicas.min: 0"))]
+    pub max_usd_per_image: Option<String>,
+    /// Of all replicas together. One that is shared with other models counts with its whole price.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9]{1,9}(\.[0-9]{1,6})?$"))]
+    #[x_kube(validation = Rule::new("double(self) > 0.0").message("cost.maxUsdPerHour must be more than 0, such as 12.50; park a model with replicas.min: 0"))]
+    pub max_usd_per_hour: Option<String>,
+}
+
+impl Cost {
+    pub fn is_empty(&self) -> bool {
+        let Self { max_usd_per_image, max_usd_per_hour } = self;
+        max_usd_per_image.is_none() && max_usd_per_hour.is_none()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -8,6 +8,7 @@ mod adapter;
 pub mod condition;
 pub mod gpu_pool;
 pub mod image_model;
+pub mod image_route;
 #[cfg(feature = "planner")]
 pub mod planner;
 mod quantity;
@@ -18,12 +19,14 @@ use serde_json::Value;
 
 pub use adapter::Adapter;
 pub use gpu_pool::{
-    Cache, CapacityType, GpuPool, GpuPoolSpec, GpuPoolStatus, PoolLimits, Precision, Price, Verification,
+    Cache, CapacityType, EnvOverride, GpuPool, GpuPoolSpec, GpuPoolStatus, PodOverrides, PoolLimits, Precision, Price,
+    Verification,
 };
 pub use image_model::{
-    Checkpoint, CheckpointStatus, Defaults, ImageModel, ImageModelSpec, ImageModelStatus, Limits, Placement,
+    Checkpoint, CheckpointStatus, Cost, Defaults, ImageModel, ImageModelSpec, ImageModelStatus, Limits, Placement,
     PoolReplicas, Replicas, Sampler, SecretRef, Slo,
 };
+pub use image_route::{ImageRoute, ImageRouteSpec, ImageRouteStatus};
 pub use quantity::{Quantity, QuantityError};
 
 /// The API group of every kind.
@@ -31,7 +34,7 @@ pub const GROUP: &str = "easel.dev";
 
 /// Every `CustomResourceDefinition`, in the order in which `crdgen` writes them.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![structural(&GpuPool::crd()), structural(&ImageModel::crd())]
+    vec![structural(&GpuPool::crd()), structural(&ImageModel::crd()), structural(&ImageRoute::crd())]
 }
 
 /// The definition without the number formats that an API server does not know (`uint32`) and would warn of at every

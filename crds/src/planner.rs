@@ -1,14 +1,16 @@
 //! Turns the kinds that users write into the values that the planner reads; operator and plugin share it.
 //! Parses and refuses what one object alone can get wrong; knows no fleet.
 
+mod route;
+
 use std::time::Duration;
 
 use easel_planner::snapshot::{self, Capacity, Model, Pool};
-use easel_planner::units::{Bytes, MicroUsdPerHour, PriceError};
+use easel_planner::units::{Bytes, MicroUsd, MicroUsdPerHour, PriceError, Speed, SpeedError};
 use easel_planner::{ModelId, PoolName};
 
 use crate::{
-    CapacityType, Defaults, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price,
+    CapacityType, Cost, Defaults, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price,
     QuantityError, Sampler, Slo,
 };
 
@@ -24,6 +26,18 @@ pub enum Invalid {
     Zero { field: &'static str },
     #[error("{field}: {source}")]
     Price { field: &'static str, source: PriceError },
+    #[error("{field}: {source}")]
+    Speed { field: &'static str, source: SpeedError },
+    #[error("name what a replica runs on once: spec.devices or spec.deviceClassName")]
+    Devices,
+    #[error("spec.podOverrides must not set '{0}': it is the operator's, or would loosen what the pod may do")]
+    Override(String),
+    #[error("{field} of '{name}' must be more than 0, such as 800ms or 5s")]
+    Time { field: &'static str, name: String },
+    #[error("spec.defaultClass '{0}' is none of spec.classes; name one of them, or leave it out")]
+    DefaultClass(String),
+    #[error("spec.backends has none with a weight above 0, so nobody would answer")]
+    NoBackend,
     #[error("spec.slo of class '{class}': latency must be more than 0, such as 800ms or 5s")]
     Latency { class: String },
 }
@@ -40,25 +54,39 @@ pub fn model_id(model: &ImageModel) -> Result<ModelId, Invalid> {
     Ok(ModelId::new(format!("{namespace}/{name}")))
 }
 
+pub use route::route_id;
+
 impl TryFrom<&GpuPool> for Pool {
     type Error = Invalid;
 
     fn try_from(pool: &GpuPool) -> Result<Self, Invalid> {
         let GpuPoolSpec {
-            devices: _,
+            devices,
+            device_class_name,
+            device_selectors: _,
             devices_per_replica: _,
             memory,
+            host_cache,
+            relative_speed,
             cpu,
             price: Price { usd_per_hour },
             capacity_type,
             limits: PoolLimits { replicas, usd_per_hour: max_usd_per_hour },
+            warm_spares,
             precision: _,
             node_selector: _,
             tolerations: _,
             cache,
             verification: _,
             image: _,
+            pod_overrides,
         } = &pool.spec;
+        if devices.is_some() == device_class_name.is_some() {
+            return Err(Invalid::Devices);
+        }
+        if let Some(key) = pod_overrides.forbidden() {
+            return Err(Invalid::Override(key.to_owned()));
+        }
         // The planner does not count cores, but a pool whose pods can't be made is no pool.
         positive("spec.cpu", cpu)?;
         cache.as_ref().map(|cache| positive("spec.cache.size", &cache.size)).transpose()?;
@@ -70,6 +98,10 @@ impl TryFrom<&GpuPool> for Pool {
                 CapacityType::Spot => Capacity::Spot,
             },
             memory: Bytes(positive("spec.memory", memory)?),
+            host_cache: Bytes(host_cache.as_ref().map_or(Ok(0), |size| positive("spec.hostCache", size))?),
+            relative_speed: Speed::from_decimal(relative_speed)
+                .map_err(|source| Invalid::Speed { field: "spec.relativeSpeed", source })?,
+            warm_spares: *warm_spares,
             max_replicas: *replicas,
             max_cost: max_cost.transpose()?,
             leaving: pool.metadata.deletion_timestamp.is_some(),
@@ -81,8 +113,20 @@ impl TryFrom<&ImageModel> for Model {
     type Error = Invalid;
 
     fn try_from(model: &ImageModel) -> Result<Self, Invalid> {
-        let ImageModelSpec { checkpoint: _, adapters: _, memory, defaults, limits: _, placement, pools, replicas, slo } =
-            &model.spec;
+        let ImageModelSpec {
+            checkpoint: _,
+            adapters: _,
+            memory,
+            defaults,
+            limits: _,
+            placement,
+            pools,
+            replicas,
+            slo,
+            cost: Cost { max_usd_per_image, max_usd_per_hour },
+        } = &model.spec;
+        let per_image = max_usd_per_image.as_deref().map(|text| dollars("spec.cost.maxUsdPerImage", text));
+        let per_hour = max_usd_per_hour.as_deref().map(|text| price("spec.cost.maxUsdPerHour", text));
         Ok(Self {
             // A tag that was never resolved has no digest: the model has its place, and no pod is told of it.
             digest: model.in_effect().map(|(_, digest)| digest).unwrap_or_default().to_owned(),
@@ -93,6 +137,9 @@ impl TryFrom<&ImageModel> for Model {
             },
             pools: pools.iter().map(PoolName::new).collect(),
             min_replicas: replicas.min,
+            max_replicas: replicas.max,
+            max_per_image: per_image.transpose()?,
+            max_per_hour: per_hour.transpose()?,
             default_steps: model_calls(defaults),
             slos: slo.iter().map(promise).collect::<Result<_, _>>()?,
             leaving: model.metadata.deletion_timestamp.is_some(),
@@ -129,13 +176,17 @@ fn price(field: &'static str, text: &str) -> Result<MicroUsdPerHour, Invalid> {
     MicroUsdPerHour::from_dollars(text).map_err(|source| Invalid::Price { field, source })
 }
 
+fn dollars(field: &'static str, text: &str) -> Result<MicroUsd, Invalid> {
+    MicroUsd::from_dollars(text).map_err(|source| Invalid::Price { field, source })
+}
+
 fn promise(slo: &Slo) -> Result<snapshot::Slo, Invalid> {
-    let Slo { class, latency, percentile: _ } = slo;
+    let Slo { class, latency, percentile } = slo;
     // The conversion drops the sign.
     if latency.is_negative() || Duration::from(*latency).is_zero() {
         return Err(Invalid::Latency { class: class.clone() });
     }
-    Ok(snapshot::Slo { class: class.clone(), latency: Duration::from(*latency) })
+    Ok(snapshot::Slo { class: class.clone(), latency: Duration::from(*latency), percentile: *percentile })
 }
 
 #[cfg(test)]
@@ -167,22 +218,34 @@ mod tests {
             price: MicroUsdPerHour::new(40_000),
             capacity: Capacity::Spot,
             memory: Bytes(2 << 30),
+            host_cache: Bytes(0),
+            relative_speed: Speed::from_decimal("0.5").unwrap(),
+            warm_spares: 1,
             max_replicas: 3,
             max_cost: Some(MicroUsdPerHour::new(100_000)),
             leaving: false,
         };
-        assert_eq!(Pool::try_from(&pool(&json!({"capacityType": "Spot"}))), Ok(expected));
+        assert_eq!(
+            Pool::try_from(&pool(&json!({"capacityType": "Spot", "relativeSpeed": "0.5", "warmSpares": 1}))),
+            Ok(expected)
+        );
     }
 
     #[test]
     fn a_model_becomes_the_planners_model() {
         let written = model(&json!({"placement": "Dedicated", "pools": ["a", "b"], "replicas": {"min": 2},
-            "slo": [{"class": "live", "latency": "1500ms"}]}));
+            "slo": [{"class": "live", "latency": "1500ms", "percentile": 90}],
+            "cost": {"maxUsdPerImage": "0.002", "maxUsdPerHour": "5"}}));
         let read = Model::try_from(&written).unwrap();
         assert_eq!(model_id(&written), Ok(ModelId::new("art/emoji")));
         assert_eq!((read.memory, read.min_replicas, read.default_steps), (Bytes(3 << 29), 2, 30));
         assert_eq!(read.pools, [PoolName::new("a"), PoolName::new("b")]);
-        assert_eq!(read.slos, [snapshot::Slo { class: "live".into(), latency: Duration::from_millis(1500) }]);
+        assert_eq!(
+            read.slos,
+            [snapshot::Slo { class: "live".into(), latency: Duration::from_millis(1500), percentile: 90 }]
+        );
+        assert_eq!(read.max_per_image, Some(MicroUsd::new(2_000)));
+        assert_eq!(read.max_per_hour, Some(MicroUsdPerHour::new(5_000_000)));
     }
 
     #[test]
@@ -193,6 +256,13 @@ mod tests {
             (json!({"cpu": "0"}), "spec.cpu must be more than 0"),
             (json!({"price": {"usdPerHour": "free"}}), "spec.price.usdPerHour: 'free' is not a price"),
             (json!({"limits": {"replicas": 1, "usdPerHour": "-1"}}), "spec.limits.usdPerHour: '-1' is not a price"),
+            (json!({"hostCache": "0"}), "spec.hostCache must be more than 0"),
+            (json!({"relativeSpeed": "0"}), "spec.relativeSpeed: '0' is not a speed"),
+            (json!({"deviceClassName": "gpu.nvidia.com"}), "name what a replica runs on once"),
+            (
+                json!({"podOverrides": {"labels": {"easel.dev/pool": "x"}}}),
+                "spec.podOverrides must not set 'easel.dev/pool'",
+            ),
         ] {
             let error = Pool::try_from(&pool(&spec)).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
@@ -202,6 +272,7 @@ mod tests {
     #[test]
     fn what_a_model_can_get_wrong_alone_is_refused_with_the_field() {
         for (spec, message) in [
+            (json!({"cost": {"maxUsdPerImage": "much"}}), "spec.cost.maxUsdPerImage: 'much' is not a price"),
             (json!({"memory": "much"}), "spec.memory: 'much' is not a quantity"),
             (json!({"slo": [{"class": "live", "latency": "0s"}]}), "spec.slo of class 'live': latency must be more"),
             (json!({"slo": [{"class": "live", "latency": "-5s"}]}), "spec.slo of class 'live': latency must be more"),

@@ -1,6 +1,11 @@
 //! Every CEL rule refuses what it shall, with its sentence, and lets its neighbour through.
 //! Evaluated as an API server does, without one.
 
+#[path = "cel/pool.rs"]
+mod pool;
+#[path = "cel/route.rs"]
+mod route;
+
 use easel_crds::{GpuPool, ImageModel};
 use kube::CustomResourceExt;
 use kube::core::cel::{ValidationErrors, Validator};
@@ -295,6 +300,15 @@ fn every_other_rule_of_a_model_refuses_with_its_sentence() {
         (spec(json!({"replicas": {"min": 3, "max": 2}})), Some("replicas.min must not be above replicas.max")),
         (slo("800ms"), None),
         (slo("0s"), Some("latency must be more than 0, such as 800ms or 5s")),
+        (spec(json!({"cost": {"maxUsdPerImage": "0.002", "maxUsdPerHour": "5"}})), None),
+        (
+            spec(json!({"cost": {"maxUsdPerImage": "0.0"}})),
+            Some("cost.maxUsdPerImage must be more than 0, such as 0.002; park a model with replicas.min: 0"),
+        ),
+        (
+            spec(json!({"cost": {"maxUsdPerHour": "0"}})),
+            Some("cost.maxUsdPerHour must be more than 0, such as 12.50; park a model with replicas.min: 0"),
+        ),
     ];
     check::<ImageModel>(&model(), cases, None);
 }

@@ -12,8 +12,9 @@ pub mod route;
 pub mod simulate;
 pub mod snapshot;
 pub mod time;
+pub mod traffic;
 pub mod units;
 
-pub use names::{ModelId, PoolName, ReplicaId};
+pub use names::{ModelId, PoolName, ReplicaId, RouteId};
 pub use plan::{FleetPlan, plan};
 pub use snapshot::Snapshot;

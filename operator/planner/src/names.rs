@@ -1,4 +1,4 @@
-//! Names of pools, models and replicas as types, so that one can't be taken for another.
+//! Names of pools, models, routes and replicas as types, so that one can't be taken for another.
 //! Their text is Kubernetes' (`name`, `namespace/name`); nothing here parses it.
 
 use std::fmt;
@@ -34,6 +34,10 @@ name!(
 name!(
     /// An ImageModel's `namespace/name`.
     ModelId
+);
+name!(
+    /// An ImageRoute's `namespace/name`.
+    RouteId
 );
 name!(
     /// A pod's `namespace/name`.

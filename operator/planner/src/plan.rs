@@ -15,7 +15,7 @@ use fleet::Fleet;
 /// What shall be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FleetPlan {
-    /// Replicas of every pool's shared Deployment.
+    /// Replicas of every pool's shared Deployment, warm spares included.
     pub shared: BTreeMap<PoolName, u32>,
     /// Pool and replicas of every Dedicated model's Deployment. A model that fits nowhere has none.
     pub dedicated: BTreeMap<ModelId, DedicatedPlan>,
@@ -57,7 +57,7 @@ fn outcome(snapshot: &Snapshot, fleet: &mut Fleet<'_>, id: &ModelId, model: &Mod
     if snapshot.pools.is_empty() && model.pools.is_empty() {
         return Outcome::NoPool { wanted };
     }
-    let (order, mut rejections) = candidates(snapshot, model);
+    let (order, mut rejections) = candidates(snapshot, id, model);
     match model.placement {
         Placement::Shared => seat_shared(fleet, id, model, &order, &mut rejections),
         Placement::Dedicated => seat_dedicated(fleet, id, model, &order, &mut rejections),
@@ -71,7 +71,7 @@ fn outcome(snapshot: &Snapshot, fleet: &mut Fleet<'_>, id: &ModelId, model: &Mod
 }
 
 /// Pools that suit, best first, and why the others do not.
-fn candidates(snapshot: &Snapshot, model: &Model) -> (Vec<PoolName>, Vec<(PoolName, Rejection)>) {
+fn candidates(snapshot: &Snapshot, id: &ModelId, model: &Model) -> (Vec<PoolName>, Vec<(PoolName, Rejection)>) {
     let asked: Vec<(usize, &PoolName)> = if model.pools.is_empty() {
         snapshot.pools.keys().map(|name| (0, name)).collect()
     } else {
@@ -80,7 +80,8 @@ fn candidates(snapshot: &Snapshot, model: &Model) -> (Vec<PoolName>, Vec<(PoolNa
     let (mut scores, mut rejections) = (BTreeSet::new(), Vec::new());
     for (preference, name) in asked {
         let suits = match snapshot.pools.get(name) {
-            Some(pool) => placement::suits(model, pool).map(|()| placement::score(preference, name, pool)),
+            Some(pool) => placement::suits(model, pool, snapshot.steps.on(id, name, &snapshot.pools))
+                .map(|()| placement::score(preference, name, pool)),
             None => Err(Rejection::UnknownPool),
         };
         match suits {
@@ -100,16 +101,19 @@ fn seat_shared(
     rejections: &mut Vec<(PoolName, Rejection)>,
 ) {
     let missing = model.min_replicas.saturating_sub(fleet.seated(id));
-    let mut order = order.iter();
-    let mut pool = order.next();
+    let mut asked = order.iter();
+    let mut pool = asked.next();
     for _ in 0..missing {
         while let Some(name) = pool {
-            match fleet.seat(id, model, name) {
-                Ok(()) => break,
-                Err(rejection) => rejections.push((name.clone(), rejection)),
+            if fleet.seat(id, model, name).is_ok() {
+                break;
             }
-            pool = order.next();
+            pool = asked.next();
         }
+    }
+    // Asked again at the end, so that the reasons are those of what is seated, and the same the next time.
+    if fleet.seated(id) < model.min_replicas {
+        rejections.extend(order.iter().filter_map(|name| Some((name.clone(), fleet.refusal(id, model, name)?))));
     }
 }
 
@@ -127,7 +131,7 @@ fn seat_dedicated(
     for name in order {
         let missing =
             if home.as_ref() == Some(name) { model.min_replicas - fleet.seated(id) } else { model.min_replicas };
-        let (room, rejection) = fleet.dedicated_room(name, missing);
+        let (room, rejection) = fleet.dedicated_room(id, model, name, missing);
         if home.as_ref().is_none_or(|home| home == name) && most.is_none_or(|(best, _)| room > best) {
             most = Some((room, name));
         }
@@ -140,7 +144,7 @@ fn seat_dedicated(
     match most {
         Some((room, name)) if room > 0 => {
             for _ in 0..room {
-                let grown = fleet.grow_dedicated(id, name);
+                let grown = fleet.grow_dedicated(id, model, name);
                 debug_assert!(grown.is_ok(), "the room was counted just before");
             }
         }

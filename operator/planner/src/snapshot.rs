@@ -4,14 +4,19 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::names::{ModelId, PoolName, ReplicaId};
-use crate::units::{Bytes, MicroUsdPerHour};
+use crate::latency::StepTimes;
+use crate::names::{ModelId, PoolName, ReplicaId, RouteId};
+use crate::traffic::Route;
+use crate::units::{Bytes, MicroUsd, MicroUsdPerHour, Speed};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
     pub pools: BTreeMap<PoolName, Pool>,
     pub models: BTreeMap<ModelId, Model>,
     pub replicas: BTreeMap<ReplicaId, Replica>,
+    pub routes: BTreeMap<RouteId, Route>,
+    /// What was measured, of replicas that may be gone.
+    pub steps: StepTimes,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +26,12 @@ pub struct Pool {
     pub capacity: Capacity,
     /// For models, in one replica.
     pub memory: Bytes,
+    /// For models that wait in main memory, in one replica; 0 where there is no such tier.
+    pub host_cache: Bytes,
+    /// What a model that nobody has measured there is expected to run at.
+    pub relative_speed: Speed,
+    /// Replicas that are kept beside those that hold something, as far as the limits leave room.
+    pub warm_spares: u32,
     pub max_replicas: u32,
     pub max_cost: Option<MicroUsdPerHour>,
     /// Deletion was asked for: it keeps what it has until that is gone, and takes nothing new.
@@ -42,6 +53,11 @@ pub struct Model {
     /// In order of preference; empty means any.
     pub pools: Vec<PoolName>,
     pub min_replicas: u32,
+    pub max_replicas: Option<u32>,
+    /// Of one picture by the defaults: a pool where it would cost more takes no replica.
+    pub max_per_image: Option<MicroUsd>,
+    /// Of all replicas, each counted with its whole price, whoever shares it.
+    pub max_per_hour: Option<MicroUsdPerHour>,
     /// Model calls of a request that does not say, for predictions.
     pub default_steps: u32,
     pub slos: Vec<Slo>,
@@ -58,6 +74,8 @@ pub enum Placement {
 pub struct Slo {
     pub class: String,
     pub latency: Duration,
+    /// The share of requests that must be that fast, in percent.
+    pub percentile: u32,
 }
 
 /// A pod, ready or not.

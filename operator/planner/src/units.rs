@@ -1,4 +1,4 @@
-//! Money and memory as integers with their unit in the type.
+//! Money, memory and speed as integers with their unit in the type.
 //! A price times a time is a cost, and there is no other way from one to the other.
 
 use std::fmt;
@@ -20,24 +20,46 @@ pub struct Bytes(pub u64);
 #[error("'{0}' is not a price; write US dollars with at most six decimals, such as 2.49")]
 pub struct PriceError(String);
 
+/// How many times as fast as the reference a replica draws, in ten-thousandths: never 0, so that every time divides by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Speed(u32);
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "'{0}' is not a speed; write how many times as fast as the reference it is, more than 0 and below 10000, with at most four decimals, such as 0.5 or 2"
+)]
+pub struct SpeedError(String);
+
 const MICRO: u64 = 1_000_000;
+
+/// Exactly: no float comes between the user's text and the bill.
+fn micro_of(text: &str) -> Option<u64> {
+    decimal(text, 9, 6)
+}
+
+/// A decimal number in units of its last allowed decimal.
+fn decimal(text: &str, whole_digits: usize, decimals: usize) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty()
+        || whole.len() > whole_digits
+        || fraction.len() > decimals
+        || !digits(whole)
+        || !digits(fraction)
+    {
+        return None;
+    }
+    format!("{whole}{fraction:0<decimals$}").parse().ok()
+}
 
 impl MicroUsdPerHour {
     pub const fn new(micro_usd: u64) -> Self {
         Self(micro_usd)
     }
 
-    /// Reads dollars, exactly: no float comes between the user's text and the bill.
+    /// Reads dollars with at most six decimals.
     pub fn from_dollars(text: &str) -> Result<Self, PriceError> {
-        let refused = || PriceError(text.chars().take(32).collect());
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-        if whole.is_empty() || whole.len() > 9 || fraction.len() > 6 || !digits(whole) || !digits(fraction) {
-            return Err(refused());
-        }
-        let fraction: u64 = format!("{fraction:0<6}").parse().map_err(|_| refused())?;
-        let whole: u64 = whole.parse().map_err(|_| refused())?;
-        Ok(Self(whole * MICRO + fraction))
+        micro_of(text).map(Self).ok_or_else(|| PriceError(text.chars().take(32).collect()))
     }
 
     #[must_use]
@@ -58,8 +80,41 @@ impl MicroUsd {
         Self(micro_usd)
     }
 
+    /// Reads dollars with at most six decimals.
+    pub fn from_dollars(text: &str) -> Result<Self, PriceError> {
+        micro_of(text).map(Self).ok_or_else(|| PriceError(text.chars().take(32).collect()))
+    }
+
     pub fn micros(self) -> u64 {
         self.0
+    }
+}
+
+impl Speed {
+    /// The reference's.
+    pub const ONE: Self = Self(10_000);
+
+    /// Reads a decimal number with at most four decimals.
+    pub fn from_decimal(text: &str) -> Result<Self, SpeedError> {
+        let parts = decimal(text, 4, 4).and_then(|parts| u32::try_from(parts).ok()).filter(|parts| *parts > 0);
+        parts.map(Self).ok_or_else(|| SpeedError(text.chars().take(32).collect()))
+    }
+
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::ONE.0)
+    }
+
+    /// How long what takes `time` at this speed takes at another.
+    #[must_use]
+    pub fn scaled_to(self, other: Self, time: Duration) -> Duration {
+        let nanos = time.as_nanos().saturating_mul(u128::from(self.0)) / u128::from(other.0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+impl Default for Speed {
+    fn default() -> Self {
+        Self::ONE
     }
 }
 
@@ -131,6 +186,17 @@ mod tests {
         let price = MicroUsdPerHour::from_dollars("3.60").unwrap();
         assert_eq!(price.cost(Duration::from_hours(1)).micros(), 3_600_000);
         assert_eq!(price.cost(Duration::from_nanos(1)).micros(), 1);
+    }
+
+    #[test]
+    fn speeds_are_above_nothing_and_times_divide_by_them() {
+        for text in ["0", "0.0000", "", "-1", "1e3", "10000", "0.00001"] {
+            assert!(Speed::from_decimal(text).is_err(), "{text}");
+        }
+        let (slow, fast) = (Speed::from_decimal("0.5").unwrap(), Speed::from_decimal("2").unwrap());
+        assert_eq!(Speed::from_decimal("1"), Ok(Speed::ONE));
+        assert_eq!(slow.scaled_to(fast, Duration::from_secs(4)), Duration::from_secs(1));
+        assert_eq!(fast.scaled_to(slow, Duration::from_secs(1)), Duration::from_secs(4));
     }
 
     proptest! {

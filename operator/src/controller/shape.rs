@@ -55,22 +55,29 @@ impl TryFrom<&GpuPool> for Shape {
     fn try_from(pool: &GpuPool) -> Result<Self, Invalid> {
         let GpuPoolSpec {
             devices,
+            device_class_name: _,
+            device_selectors: _,
             devices_per_replica,
             memory,
+            host_cache: _,
+            relative_speed: _,
             cpu,
             price: _,
             capacity_type: _,
             limits: _,
+            warm_spares: _,
             precision,
             node_selector,
             tolerations,
             cache,
             verification,
             image,
+            pod_overrides: _,
         } = &pool.spec;
-        let devices = match devices.as_str() {
-            "cpu" => Devices::Cpu,
-            resource => Devices::Extended { resource: resource.to_owned(), count: *devices_per_replica },
+        let devices = match devices.as_deref() {
+            None => return Err(Invalid::Devices),
+            Some("cpu") => Devices::Cpu,
+            Some(resource) => Devices::Extended { resource: resource.to_owned(), count: *devices_per_replica },
         };
         let named = |field| move |source: QuantityError| Invalid::Quantity { field, source };
         let milli = cpu.milli_value().map_err(named("spec.cpu"))?;

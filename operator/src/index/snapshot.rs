@@ -31,7 +31,12 @@ pub fn snapshot(observed: &Observed, told: &BTreeMap<ReplicaId, Told>) -> Snapsh
         };
         (id.clone(), replica)
     });
-    Snapshot { pools: pools.collect(), models: models.collect(), replicas: replicas.collect() }
+    Snapshot {
+        pools: pools.collect(),
+        models: models.collect(),
+        replicas: replicas.collect(),
+        ..Snapshot::default() // routes and measurements are not watched yet
+    }
 }
 
 pub(crate) fn phase(observed: &Observed, pod: &ObservedPod) -> ReplicaPhase {

@@ -38,7 +38,8 @@ impl<'a> Fleet<'a> {
             let Some(model) = self.snapshot.models.get(id) else { continue };
             let welcome = wanted(model, Placement::Shared)
                 && self.seated(id) < model.min_replicas
-                && stays_welcome(model, replica, pool)
+                && self.stays_welcome(id, model, &replica.pool, pool)
+                && placement::may_afford(model, pool, self.bill(id)).is_ok()
                 && self.shared[at].fit(id, model.memory).is_some();
             // The limit may have been lowered since: an empty replica counts only once somebody sits there.
             let counted = !self.shared[at].models.is_empty();
@@ -50,12 +51,24 @@ impl<'a> Fleet<'a> {
 
     fn keep_dedicated(&mut self, id: &ModelId, replica: &Replica, pool: &Pool) {
         let Some(model) = self.snapshot.models.get(id) else { return };
-        let welcome = wanted(model, Placement::Dedicated) && stays_welcome(model, replica, pool);
+        let welcome = wanted(model, Placement::Dedicated) && self.stays_welcome(id, model, &replica.pool, pool);
         let here = self.dedicated.get(id).is_none_or(|plan| plan.pool == replica.pool);
         if welcome && here && self.seated(id) < model.min_replicas {
             // A lowered limit shows as a rejection when the model is planned.
-            let _ = self.grow_dedicated(id, &replica.pool);
+            let _ = self.grow_dedicated(id, model, &replica.pool);
         }
+    }
+
+    /// A seat is kept although a better one may exist: moving costs a load, and a plan must not flap.
+    fn stays_welcome(&self, id: &ModelId, model: &Model, name: &PoolName, pool: &Pool) -> bool {
+        let step = self.snapshot.steps.on(id, name, &self.snapshot.pools);
+        (model.pools.is_empty() || model.pools.contains(name)) && placement::suits(model, pool, step).is_ok()
+    }
+
+    /// What the model's replicas cost together, each with its whole price.
+    fn bill(&self, id: &ModelId) -> MicroUsdPerHour {
+        let cost = |(name, n): &(PoolName, u32)| self.snapshot.pools.get(name).map(|pool| pool.price.times(*n));
+        self.seats_of(id).iter().filter_map(cost).fold(MicroUsdPerHour::default(), |sum, cost| sum + cost)
     }
 
     /// Replicas that hold the model.
@@ -77,18 +90,32 @@ impl<'a> Fleet<'a> {
     /// Puts one more copy into the pool: where it fits best, else into a replica that is yet to be made.
     pub(super) fn seat(&mut self, id: &ModelId, model: &Model, name: &PoolName) -> Result<(), Rejection> {
         let pool = self.snapshot.pools.get(name).ok_or(Rejection::UnknownPool)?;
-        let best = self.shared.iter().enumerate().filter(|(_, seats)| seats.pool == *name);
-        let best = best.filter_map(|(at, seats)| seats.fit(id, model.memory).map(|fit| (fit, at))).min();
-        let at = match best {
-            // An empty replica counts only from now on, so it may be the one too many.
-            Some((_, at)) if !self.shared[at].models.is_empty() => at,
-            found => {
-                placement::may_grow(pool, self.replicas_on(name))?;
-                found.map_or_else(|| self.make(None, name, pool.memory), |(_, at)| at)
-            }
+        let at = match self.best_seat(id, model, name, pool)? {
+            Some(at) => at,
+            None => self.make(None, name, pool.memory),
         };
         self.shared[at].take(id, model.memory);
         Ok(())
+    }
+
+    /// Why the pool takes no further copy.
+    pub(super) fn refusal(&self, id: &ModelId, model: &Model, name: &PoolName) -> Option<Rejection> {
+        let Some(pool) = self.snapshot.pools.get(name) else { return Some(Rejection::UnknownPool) };
+        self.best_seat(id, model, name, pool).err()
+    }
+
+    /// `None`: in a replica that is yet to be made. The model's own ceiling comes first, because it does not depend on who
+    /// else is there.
+    fn best_seat(&self, id: &ModelId, model: &Model, name: &PoolName, pool: &Pool) -> Result<Option<usize>, Rejection> {
+        placement::may_afford(model, pool, self.bill(id))?;
+        let fits = self.shared.iter().enumerate().filter(|(_, seats)| seats.pool == *name);
+        let best = fits.filter_map(|(at, seats)| seats.fit(id, model.memory).map(|fit| (fit, at))).min();
+        let at = best.map(|(_, at)| at);
+        // An empty replica counts only from now on, so it may be the one too many.
+        if at.is_none_or(|at| self.shared[at].models.is_empty()) {
+            placement::may_grow(pool, self.replicas_on(name))?;
+        }
+        Ok(at)
     }
 
     fn make(&mut self, replica: Option<&ReplicaId>, pool: &PoolName, free: Bytes) -> usize {
@@ -101,19 +128,25 @@ impl<'a> Fleet<'a> {
     }
 
     /// How many of `wanted` replicas the pool can still make, and what stops it.
-    pub(super) fn dedicated_room(&self, name: &PoolName, wanted: u32) -> (u32, Option<Rejection>) {
+    pub(super) fn dedicated_room(
+        &self,
+        id: &ModelId,
+        model: &Model,
+        name: &PoolName,
+        wanted: u32,
+    ) -> (u32, Option<Rejection>) {
         let Some(pool) = self.snapshot.pools.get(name) else { return (0, Some(Rejection::UnknownPool)) };
         let used = self.replicas_on(name);
-        for room in 0..wanted {
-            if let Err(rejection) = placement::may_grow(pool, used + room) {
-                return (room, Some(rejection));
-            }
-        }
-        (wanted, None)
+        let here = self.dedicated.get(id).filter(|plan| plan.pool == *name).map_or(0, |plan| plan.replicas);
+        let affordable = first_refusal(wanted, |n| placement::may_afford(model, pool, pool.price.times(here + n)));
+        let growable = first_refusal(wanted, |n| placement::may_grow(pool, used + n));
+        // Its own ceiling is told first: that does not depend on who else is there.
+        (affordable.0.min(growable.0), affordable.1.or(growable.1))
     }
 
-    pub(super) fn grow_dedicated(&mut self, id: &ModelId, name: &PoolName) -> Result<(), Rejection> {
+    pub(super) fn grow_dedicated(&mut self, id: &ModelId, model: &Model, name: &PoolName) -> Result<(), Rejection> {
         let pool = self.snapshot.pools.get(name).ok_or(Rejection::UnknownPool)?;
+        placement::may_afford(model, pool, self.bill(id))?;
         placement::may_grow(pool, self.replicas_on(name))?;
         let plan = self.dedicated.entry(id.clone());
         plan.or_insert_with(|| DedicatedPlan { pool: name.clone(), replicas: 0 }).replicas += 1;
@@ -154,7 +187,11 @@ impl<'a> Fleet<'a> {
         residency: &BTreeMap<ReplicaId, BTreeSet<ModelId>>,
     ) -> (BTreeMap<PoolName, u32>, BTreeMap<ModelId, DedicatedPlan>) {
         let count = |(name, pool): (&PoolName, &Pool)| {
-            let replicas = if pool.leaving { self.still_serving(name, residency) } else { self.shared_on(name) };
+            let replicas = if pool.leaving {
+                self.still_serving(name, residency)
+            } else {
+                self.shared_on(name) + placement::spares(pool, self.replicas_on(name))
+            };
             (name.clone(), replicas)
         };
         let shared = self.snapshot.pools.iter().map(count).collect();
@@ -214,9 +251,10 @@ impl<'a> Fleet<'a> {
     }
 }
 
-/// A seat is kept although a better one may exist: moving costs a load, and a plan must not flap.
-fn stays_welcome(model: &Model, replica: &Replica, pool: &Pool) -> bool {
-    (model.pools.is_empty() || model.pools.contains(&replica.pool)) && placement::suits(model, pool).is_ok()
+/// How many of so many are let through, and what stops the next.
+fn first_refusal(wanted: u32, check: impl Fn(u32) -> Result<(), Rejection>) -> (u32, Option<Rejection>) {
+    let refused = (0..wanted).find_map(|n| check(n).err().map(|rejection| (n, Some(rejection))));
+    refused.unwrap_or((wanted, None))
 }
 
 fn wanted(model: &Model, placement: Placement) -> bool {

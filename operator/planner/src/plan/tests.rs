@@ -1,6 +1,6 @@
 use super::*;
 use crate::snapshot::{Capacity, Pool, Replica, ReplicaPhase, Resident, Tenancy};
-use crate::units::{Bytes, MicroUsdPerHour};
+use crate::units::{Bytes, MicroUsd, MicroUsdPerHour, Speed};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -10,6 +10,9 @@ fn pool(gib: u64, max_replicas: u32, dollars: &str) -> Pool {
         price: MicroUsdPerHour::from_dollars(dollars).unwrap(),
         capacity: Capacity::OnDemand,
         memory: Bytes(gib * GIB),
+        host_cache: Bytes(0),
+        relative_speed: Speed::ONE,
+        warm_spares: 0,
         max_replicas,
         max_cost: None,
         leaving: false,
@@ -23,6 +26,9 @@ fn model(gib: u64, min_replicas: u32, placement: Placement, pools: &[&str]) -> M
         placement,
         pools: pools.iter().map(|name| PoolName::new(*name)).collect(),
         min_replicas,
+        max_replicas: None,
+        max_per_image: None,
+        max_per_hour: None,
         default_steps: 20,
         slos: Vec::new(),
         leaving: false,
@@ -33,24 +39,32 @@ fn snapshot(pools: &[(&str, Pool)], models: &[(&str, Model)]) -> Snapshot {
     Snapshot {
         pools: pools.iter().map(|(name, pool)| (PoolName::new(*name), pool.clone())).collect(),
         models: models.iter().map(|(name, model)| (ModelId::new(*name), model.clone())).collect(),
-        replicas: BTreeMap::new(),
+        ..Snapshot::default()
     }
 }
 
 /// The world after Kubernetes and the pods have done what the plan says.
 fn applied(snapshot: &Snapshot, plan: &FleetPlan) -> Snapshot {
     let mut next = snapshot.clone();
+    let mut spares: BTreeMap<PoolName, u32> = plan.shared.clone();
+    let holds = |id: &ReplicaId| plan.residency.get(id).is_some_and(|held| !held.is_empty());
+    for (id, replica) in next.replicas.iter().filter(|(_, replica)| replica.tenancy == Tenancy::Shared) {
+        let left = spares.entry(replica.pool.clone()).or_default();
+        *left = left.saturating_sub(u32::from(holds(id)));
+    }
     next.replicas.retain(|id, replica| {
-        let stays = plan.residency.get(id).is_some_and(|held| !held.is_empty());
-        stays && replica.phase == ReplicaPhase::Current
+        let shared = replica.tenancy == Tenancy::Shared && replica.phase == ReplicaPhase::Current;
+        let spare = spares.get_mut(&replica.pool).filter(|left| shared && !holds(id) && **left > 0);
+        let is_spare = spare.map(|left| *left -= 1).is_some();
+        (holds(id) || is_spare) && replica.phase == ReplicaPhase::Current
     });
     for (id, replica) in &mut next.replicas {
         replica.residents = residents(&plan.residency[id]);
     }
-    let mut serial = 0..;
+    let mut names = (0..).map(|serial| ReplicaId::new(format!("new-{serial:04}")));
     let mut make = |next: &mut Snapshot, pool: &PoolName, tenancy: Tenancy, missing: u32| {
         for _ in 0..missing {
-            let id = ReplicaId::new(format!("new-{:04}", serial.next().unwrap()));
+            let id = names.find(|id| !next.replicas.contains_key(id)).unwrap();
             let residents = BTreeMap::new();
             let replica =
                 Replica { pool: pool.clone(), tenancy: tenancy.clone(), phase: ReplicaPhase::Current, residents };
@@ -219,8 +233,55 @@ fn a_dedicated_model_leaves_a_pool_that_is_deleted() {
     assert_eq!(plan(&world).dedicated[&ModelId::new("d/m")].pool, PoolName::new("new"));
 }
 
+#[test]
+fn spares_stay_while_the_limits_leave_room_and_are_the_first_to_take_a_model() {
+    let spare = Pool { warm_spares: 1, ..pool(4, 2, "1") };
+    let world = snapshot(&[("cpu", spare)], &[("d/a", model(4, 1, Placement::Shared, &[]))]);
+    let (mut world, first) = settled(&world);
+    let cpu = PoolName::new("cpu");
+    assert_eq!((first.shared[&cpu], world.replicas.len()), (2, 2));
+    let empty = first.residency.iter().find(|(_, held)| held.is_empty()).unwrap().0.clone();
+    world.models.insert(ModelId::new("d/b"), model(4, 1, Placement::Shared, &[]));
+    let next = plan(&world);
+    assert_eq!(next.residency[&empty], [ModelId::new("d/b")].into());
+    assert_eq!(next.shared[&cpu], 2, "the limit leaves no room for another spare");
+}
+
+#[test]
+fn a_ceiling_of_dollars_an_hour_bounds_replicas_wherever_they_are() {
+    for placement in [Placement::Shared, Placement::Dedicated] {
+        let bounded = Model { max_per_hour: Some(MicroUsdPerHour::new(5_000_000)), ..model(4, 4, placement, &["a"]) };
+        let (_, plan) = settled(&snapshot(&[("a", pool(4, 9, "2"))], &[("d/m", bounded)]));
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(plan.outcomes[&ModelId::new("d/m")].to_string(), @"2 of 4 replicas placed; pool a: another replica for $2.00 an hour beside $4.00 would exceed the model's cost.maxUsdPerHour of $5.00; raise it, or lower replicas.min");
+        }
+    }
+}
+
+#[test]
+fn a_model_leaves_a_pool_where_its_pictures_cost_too_much_and_does_not_try_it_again() {
+    let bounded =
+        Model { max_per_image: Some(MicroUsd::new(1_000)), ..model(4, 1, Placement::Shared, &["fast", "cheap"]) };
+    let fast = Pool { relative_speed: Speed::from_decimal("2").unwrap(), ..pool(4, 2, "3.60") };
+    let world = snapshot(&[("fast", fast), ("cheap", pool(4, 2, "0.36"))], &[("d/m", bounded)]);
+    let (mut world, first) = settled(&world);
+    let (fast, cheap) = (PoolName::new("fast"), PoolName::new("cheap"));
+    assert_eq!((first.shared[&fast], first.shared[&cheap]), (1, 0), "nobody knows yet what a picture takes");
+    let replica = world.replicas.values_mut().next().unwrap();
+    replica.residents.values_mut().next().unwrap().step = Some(std::time::Duration::from_millis(100));
+    let mut steps = std::mem::take(&mut world.steps);
+    steps.learn(&world);
+    world.steps = steps;
+    let (world, moved) = settled(&world);
+    assert_eq!((moved.shared[&fast], moved.shared[&cheap]), (0, 1));
+    let mut steps = world.steps.clone();
+    steps.learn(&world);
+    assert_eq!(plan(&Snapshot { steps, ..world }).shared, moved.shared, "what was measured outlives the replica");
+}
+
 fn any_pool() -> impl Strategy<Value = Pool> {
-    (1u64..10, 0u32..5, 1u32..5, any::<bool>()).prop_map(|(gib, limit, dollars, leaving)| Pool {
+    (1u64..10, 0u32..5, 1u32..5, any::<bool>(), 0u32..3).prop_map(|(gib, limit, dollars, leaving, warm_spares)| Pool {
+        warm_spares,
         max_cost: (gib % 3 == 0).then(|| MicroUsdPerHour::new(6_000_000)),
         leaving,
         ..pool(gib, limit, &dollars.to_string())
@@ -231,6 +292,7 @@ fn any_model() -> impl Strategy<Value = Model> {
     (1u64..6, 0u32..4, any::<bool>(), proptest::sample::subsequence(vec!["a", "b", "c", "gone"], 0..4), 0u8..8)
         .prop_map(|(gib, min, shared, pools, leaving)| Model {
             leaving: leaving == 0,
+            max_per_hour: (leaving > 4).then(|| MicroUsdPerHour::new(u64::from(leaving) * 1_000_000)),
             ..model(gib, min, if shared { Placement::Shared } else { Placement::Dedicated }, &pools)
         })
 }
@@ -241,7 +303,7 @@ fn any_world() -> impl Strategy<Value = Snapshot> {
     (pools, models).prop_map(|(pools, models)| Snapshot {
         pools: pools.into_iter().map(|(name, pool)| (PoolName::new(name), pool)).collect(),
         models: models.into_iter().map(|(name, model)| (ModelId::new(name), model)).collect(),
-        replicas: BTreeMap::new(),
+        ..Snapshot::default()
     })
 }
 
@@ -303,6 +365,10 @@ proptest! {
         let mut cheaper = world.clone();
         for pool in cheaper.pools.values_mut() {
             pool.max_cost = None;
+        }
+        // What is afforded only now costs more than what was not.
+        for model in cheaper.models.values_mut() {
+            model.max_per_hour = None;
         }
         let unlimited = bill(&cheaper);
         for pool in cheaper.pools.values_mut() {

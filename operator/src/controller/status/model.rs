@@ -150,9 +150,10 @@ fn placed(id: &ModelId, view: &View, found: &Found) -> Finding {
 fn shortage(rejections: &[(PoolName, Rejection)]) -> Reason {
     let reasons = rejections.iter().map(|(_, rejection)| match rejection {
         Rejection::ReplicaLimit { .. } | Rejection::CostLimit { .. } => (0, Reason::PoolLimitReached),
-        Rejection::TooLittleMemory { .. } => (1, Reason::TooLittleMemory),
-        Rejection::PoolLeaving => (2, Reason::NoPool),
-        Rejection::UnknownPool => (3, Reason::UnknownPool),
+        Rejection::ImageCeiling { .. } | Rejection::HourCeiling { .. } => (1, Reason::CostCeiling),
+        Rejection::TooLittleMemory { .. } => (2, Reason::TooLittleMemory),
+        Rejection::PoolLeaving => (3, Reason::NoPool),
+        Rejection::UnknownPool => (4, Reason::UnknownPool),
     });
     reasons.min().map_or(Reason::NoPool, |(_, reason)| reason)
 }

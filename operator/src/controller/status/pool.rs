@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use easel_crds::condition::{ConditionType, Reason};
-use easel_crds::{GpuPool, GpuPoolStatus};
+use easel_crds::{GpuPool, GpuPoolSpec, GpuPoolStatus};
 use easel_planner::PoolName;
 use easel_planner::snapshot::{ReplicaPhase, Tenancy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -40,6 +40,7 @@ pub(crate) fn status(
     let generation = pool.metadata.generation;
     GpuPoolStatus {
         observed_generation: generation,
+        devices: Some(devices(pool)),
         replicas,
         ready_replicas: ready,
         usd_per_hour: planned.map(|pool| pool.price.times(replicas).to_string()),
@@ -47,6 +48,15 @@ pub(crate) fn status(
         memory_used_bytes: pods.iter().map(|(id, _)| used(id, view)).sum(),
         resident_models: residents.into_iter().take(MAX_MODELS).map(|model| model.as_str().to_owned()).collect(),
         conditions: render(&[&finding], before, generation, now),
+    }
+}
+
+fn devices(pool: &GpuPool) -> String {
+    let GpuPoolSpec { devices, device_class_name, devices_per_replica, .. } = &pool.spec;
+    match (devices.as_deref(), device_class_name) {
+        (Some("cpu"), _) => "cpu".to_owned(),
+        (Some(resource), _) => format!("{devices_per_replica} x {resource}"),
+        (None, class) => format!("{devices_per_replica} x {} (device class)", class.as_deref().unwrap_or_default()),
     }
 }
 
