@@ -13,6 +13,8 @@ mod line;
 mod place;
 mod worth;
 
+use std::collections::BTreeSet;
+
 use crate::demand::{Demand, ModelIx};
 use crate::time::{Moment, Span};
 
@@ -104,6 +106,10 @@ pub struct Board {
     free: Vec<JobIx>,
     lines: Vec<Vec<JobIx>>,
     placeless: Vec<JobIx>,
+    /// Replicas as they were when the last plan was made, and placeless jobs that it has looked at: what has not changed
+    /// since offers nobody a better place.
+    seen: Vec<Option<Replica>>,
+    looked_at: BTreeSet<JobIx>,
 }
 
 /// What shall happen now; the caller does it and tells the board.
@@ -130,9 +136,13 @@ impl Board {
     pub fn remove(&mut self, job: JobIx) {
         if self.jobs.get_mut(job.0 as usize).and_then(Option::take).is_some() {
             self.free.push(job);
+            self.looked_at.remove(&job);
             self.placeless.retain(|other| *other != job);
-            for line in &mut self.lines {
-                line.retain(|other| *other != job);
+            for (line, seen) in self.lines.iter_mut().zip(&mut self.seen) {
+                if let Some(at) = line.iter().position(|other| *other == job) {
+                    line.remove(at);
+                    *seen = None;
+                }
             }
         }
     }
@@ -163,14 +173,19 @@ impl Board {
     pub fn close(&mut self, replica: ReplicaIx) {
         if let Some(line) = self.lines.get_mut(replica.0 as usize) {
             self.placeless.append(line);
+            self.seen[replica.0 as usize] = None;
         }
     }
 
     /// Plans anew and says what shall happen now.
     pub fn dispatch(&mut self, view: &View<'_>, worth: &Worth) -> Vec<Order> {
-        self.lines.resize(view.replicas.len().max(self.lines.len()), Vec::new());
+        let replicas = view.replicas.len().max(self.lines.len());
+        self.lines.resize(replicas, Vec::new());
+        self.seen.resize(replicas, None);
         let mut orders = self.shed(view);
         improve::improve(self, view, worth);
+        self.looked_at = self.placeless.iter().copied().collect();
+        self.seen.iter_mut().zip(view.replicas).for_each(|(seen, replica)| *seen = Some(replica.clone()));
         let turn = |(at, replica): (usize, &Replica)| {
             let job = *self.lines[at].first()?;
             let turns = match replica.busy {

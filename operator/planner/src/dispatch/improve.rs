@@ -2,7 +2,7 @@
 //! that of one which costs the fleet more. So under overload what is shed is what the least can be done instead of.
 
 use crate::dispatch::line::{self, With};
-use crate::dispatch::place::{Costs, Place, place};
+use crate::dispatch::place::{Among, Costs, Place, place};
 use crate::dispatch::{Board, Busy, JobIx, View, Worth};
 
 /// Times that all jobs are looked at for a better place. Most plans stand after two.
@@ -16,7 +16,7 @@ const FREED: f64 = 5.0;
 const EXCHANGES: usize = 60;
 
 pub(super) fn improve(board: &mut Board, view: &View<'_>, worth: &Worth) {
-    let mut costs = Costs::new(board.lines.len());
+    let mut costs = Costs::new(board, view);
     for _ in 0..ROUNDS {
         seat(board, view, worth, &mut costs);
         let moved = relocate(board, view, worth, &mut costs);
@@ -32,7 +32,7 @@ fn seat(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs) {
     let mut jobs = std::mem::take(&mut board.placeless);
     jobs.sort_by_key(|job| (board.known(*job).deadline, *job));
     for job in jobs {
-        match place(board, view, worth, costs, job) {
+        match place(board, view, worth, costs, job, board.among(job)) {
             Some(found) => insert(board, costs, job, found),
             None => board.placeless.push(job),
         }
@@ -49,6 +49,7 @@ fn relocate(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs
     let mut moved = false;
     for replica in 0..view.replicas.len() {
         let mut at = first_movable(board, view, replica);
+        let among = if costs.is_fresh(replica) { Among::All } else { Among::Fresh };
         while at < board.lines[replica].len() {
             let job = board.lines[replica][at];
             if matches!(view.replicas[replica].busy, Busy::Drawing { job: drawn, .. } if drawn == job) {
@@ -57,26 +58,39 @@ fn relocate(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs
             }
             let with = costs.of(board, view, worth, replica);
             board.lines[replica].remove(at);
-            costs.changed(replica);
+            costs.forget(replica);
             let without = costs.of(board, view, worth, replica);
-            let found = without.and_then(|_| place(board, view, worth, costs, job));
+            let found = without.and_then(|_| place(board, view, worth, costs, job, among));
             match (found, with.zip(without)) {
                 (Some(found), Some((with, without))) if found.cost + UNREST < with - without => {
+                    costs.changed(replica);
                     insert(board, costs, job, found);
                     moved = true;
                     at += usize::from(found.replica == replica);
                 }
-                (Some(found), None) => insert(board, costs, job, found),
-                (None, None) => board.placeless.push(job),
+                (Some(found), None) => {
+                    costs.changed(replica);
+                    insert(board, costs, job, found);
+                }
+                (None, None) => {
+                    costs.changed(replica);
+                    board.placeless.push(job);
+                }
                 (Some(_) | None, Some(_)) => {
                     board.lines[replica].insert(at, job);
-                    costs.changed(replica);
+                    costs.forget(replica);
                     at += 1;
                 }
             }
         }
     }
     moved
+}
+
+impl Board {
+    fn among(&self, job: JobIx) -> Among {
+        if self.looked_at.contains(&job) { Among::Fresh } else { Among::All }
+    }
 }
 
 fn first_movable(board: &Board, view: &View<'_>, replica: usize) -> usize {
@@ -101,7 +115,7 @@ fn exchange(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs
     let mut tries = 0;
     while let Some(job) = queue.pop() {
         tries += 1;
-        if let Some(found) = place(board, view, worth, costs, job) {
+        if let Some(found) = place(board, view, worth, costs, job, board.among(job)) {
             insert(board, costs, job, found);
             changed = true;
         } else if let Some(found) =
@@ -110,6 +124,7 @@ fn exchange(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs
             let leaver = board.lines[found.replica].remove(found.leaver);
             board.lines[found.replica].insert(found.at, job);
             costs.changed(found.replica);
+            board.looked_at.remove(&leaver);
             queue.insert(0, leaver);
             changed = true;
         } else {
@@ -121,9 +136,13 @@ fn exchange(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs
 
 fn best_exchange(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut Costs, job: JobIx) -> Option<Exchange> {
     let wants = board.known(job);
+    let among = board.among(job);
     let mut best: Option<Exchange> = None;
     for (replica, seen) in view.replicas.iter().enumerate() {
-        if seen.closed || view.origin(seen) + wants.work.at(seen.speed) > wants.deadline {
+        if seen.closed
+            || !costs.concerns(replica, among)
+            || view.origin(seen) + wants.work.at(seen.speed) > wants.deadline
+        {
             continue;
         }
         let fixed = first_movable(board, view, replica);

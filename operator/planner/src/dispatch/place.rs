@@ -14,32 +14,66 @@ pub(super) struct Place {
 
 /// Costs of all lines as they are; each is walked at most once between two changes.
 #[derive(Clone, Debug)]
-pub(super) struct Costs(Vec<Option<f64>>);
+pub(super) struct Costs {
+    lines: Vec<Option<f64>>,
+    /// Lines and replicas that have changed since the last plan.
+    fresh: Vec<bool>,
+}
+
+/// Where to look for a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    All,
+    /// For whoever has looked at the others before.
+    Fresh,
+}
 
 impl Costs {
-    pub(super) fn new(replicas: usize) -> Self {
-        Self(vec![None; replicas])
+    pub(super) fn new(board: &Board, view: &View<'_>) -> Self {
+        let fresh = board.seen.iter().zip(view.replicas).map(|(seen, replica)| seen.as_ref() != Some(replica));
+        Self { lines: vec![None; board.lines.len()], fresh: fresh.collect() }
+    }
+
+    /// For a while: what is taken out will be put back, or somebody comes or goes.
+    pub(super) fn forget(&mut self, replica: usize) {
+        self.lines[replica] = None;
     }
 
     pub(super) fn changed(&mut self, replica: usize) {
-        self.0[replica] = None;
+        self.lines[replica] = None;
+        self.fresh[replica] = true;
+    }
+
+    pub(super) fn is_fresh(&self, replica: usize) -> bool {
+        self.fresh[replica]
+    }
+
+    pub(super) fn concerns(&self, replica: usize, among: Among) -> bool {
+        among == Among::All || self.fresh[replica]
     }
 
     /// A line that is late already (a step took longer than was thought) costs nothing more to look at.
     pub(super) fn of(&mut self, board: &Board, view: &View<'_>, worth: &Worth, replica: usize) -> Option<f64> {
-        if self.0[replica].is_none() {
-            self.0[replica] = Some(line::cost(board, view, worth, replica, None).unwrap_or(f64::INFINITY));
+        if self.lines[replica].is_none() {
+            self.lines[replica] = Some(line::cost(board, view, worth, replica, None).unwrap_or(f64::INFINITY));
         }
-        self.0[replica].filter(|cost| cost.is_finite())
+        self.lines[replica].filter(|cost| cost.is_finite())
     }
 }
 
-pub(super) fn place(board: &Board, view: &View<'_>, worth: &Worth, costs: &mut Costs, job: JobIx) -> Option<Place> {
+pub(super) fn place(
+    board: &Board,
+    view: &View<'_>,
+    worth: &Worth,
+    costs: &mut Costs,
+    job: JobIx,
+    among: Among,
+) -> Option<Place> {
     let mut best: Option<Place> = None;
     // Where it is resident comes first: what is found there rules most of the others out unwalked.
     for resident in [true, false] {
         for (at, replica) in view.replicas.iter().enumerate() {
-            if suits(board, view, replica, at, job) == Some(resident) {
+            if costs.concerns(at, among) && suits(board, view, replica, at, job) == Some(resident) {
                 look(board, view, worth, costs, job, at, &mut best);
             }
         }
