@@ -60,7 +60,8 @@ pub struct Replica {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Busy {
     Idle,
-    /// Loads, for the first of its line or ahead of demand, and can't be interrupted.
+    /// Loads what is the latest used of its device: for the first of its line, which then nobody interrupts, or ahead of
+    /// demand, which gives way to whoever needs the replica.
     Loading {
         until: Moment,
         job: Option<JobIx>,
@@ -190,7 +191,8 @@ impl Board {
             let job = *self.lines[at].first()?;
             let turns = match replica.busy {
                 Busy::Idle => true,
-                Busy::Loading { .. } => false,
+                Busy::Loading { job: Some(_), .. } => false,
+                Busy::Loading { job: None, .. } => replica.held.latest() != Some(self.known(job).model),
                 Busy::Drawing { job: drawn, .. } => drawn != job,
             };
             let replica = ReplicaIx(u32::try_from(at).unwrap_or(u32::MAX));

@@ -8,10 +8,10 @@ use crate::dispatch::{Board, Busy, JobIx, View, Worth};
 /// Times that all jobs are looked at for a better place. Most plans stand after two.
 const ROUNDS: usize = 4;
 /// A move or an exchange that saves less is not worth the unrest. Seconds of work.
-const UNREST: f64 = 1e-6;
+const UNREST: f64 = 0.3;
 /// A job may take another's place when that frees at least this much of the fleet's work: the many that it could serve
 /// instead are worth more than the one. Seconds.
-const FREED: f64 = 5.0;
+const FREED: f64 = 1.0;
 /// Exchanges at one moment: bounds the time that a plan takes.
 const EXCHANGES: usize = 60;
 
@@ -153,7 +153,7 @@ fn best_exchange(board: &mut Board, view: &View<'_>, worth: &Worth, costs: &mut 
             let Some(with) = costs.of(board, view, worth, replica) else { continue };
             board.lines[replica].remove(leaver);
             for at in fixed..=board.lines[replica].len() {
-                if at == 0 && matches!(seen.busy, Busy::Loading { .. }) && !seen.held.has(wants.model) {
+                if at == 0 && matches!(seen.busy, Busy::Loading { job: Some(_), .. }) && !seen.held.has(wants.model) {
                     continue;
                 }
                 if let Some(cost) = line::cost(board, view, worth, replica, Some(With { job, at })) {

@@ -110,6 +110,18 @@ impl Held {
         evicted
     }
 
+    /// The latest used of the device, or what is on its way there.
+    pub fn latest(&self) -> Option<ModelIx> {
+        self.device.all().first().copied()
+    }
+
+    /// The load of the latest was broken off. Whoever had left for it is gone all the same.
+    pub fn break_off(&mut self) {
+        if let Some(model) = self.latest() {
+            self.device.take(model);
+        }
+    }
+
     /// Whoever is worth least; among equals the one that was used longest ago.
     pub(super) fn least(&self, worth: &Worth) -> ModelIx {
         let models = self.device.all().iter().rev().copied();
@@ -132,8 +144,8 @@ impl View<'_> {
     /// When the replica can turn to another job.
     pub(super) fn origin(&self, replica: &Replica) -> Moment {
         match replica.busy {
-            Busy::Loading { until, .. } => until.max(self.now),
-            Busy::Idle | Busy::Drawing { .. } => self.now,
+            Busy::Loading { until, job: Some(_) } => until.max(self.now),
+            Busy::Idle | Busy::Loading { job: None, .. } | Busy::Drawing { .. } => self.now,
         }
     }
 
@@ -177,8 +189,8 @@ pub(super) fn cost(board: &Board, view: &View<'_>, worth: &Worth, at: usize, wit
             Some(_) if step > place => line[step - 1],
             Some(_) | None => line[step],
         };
-        if step == 0 && matches!(replica.busy, Busy::Drawing { job: drawn, .. } if drawn != job) {
-            walk.cost += ASIDE * replica.speed;
+        if step == 0 {
+            walk.turn(board, job);
         }
         walk.draw(board, view, worth, job)?;
     }
@@ -194,6 +206,18 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// From what the replica does to the first of its line.
+    fn turn(&mut self, board: &Board, job: JobIx) {
+        match self.replica.busy {
+            Busy::Drawing { job: drawn, .. } if drawn != job => self.cost += ASIDE * self.replica.speed,
+            Busy::Loading { until, job: None } if self.held.latest() == Some(board.known(job).model) => {
+                self.time = self.time.max(until);
+            }
+            Busy::Loading { job: None, .. } => self.held.break_off(),
+            Busy::Idle | Busy::Loading { job: Some(_), .. } | Busy::Drawing { .. } => {}
+        }
+    }
+
     fn draw(&mut self, board: &Board, view: &View<'_>, worth: &Worth, ix: JobIx) -> Option<()> {
         let job = board.known(ix);
         let speed = self.replica.speed;

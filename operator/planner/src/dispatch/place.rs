@@ -111,7 +111,7 @@ fn look(
     let Some(before) = costs.of(board, view, worth, at) else { return };
     for place in replica.fixed(line)..=line.len() {
         // While it loads, the first who comes must be of what is loaded.
-        if place == 0 && matches!(replica.busy, Busy::Loading { .. }) && !resident {
+        if place == 0 && matches!(replica.busy, Busy::Loading { job: Some(_), .. }) && !resident {
             continue;
         }
         if let Some(cost) = line::cost(board, view, worth, at, Some(With { job: ix, at: place })) {

@@ -89,8 +89,7 @@ fn what_can_not_be_in_time_anywhere_is_shed_and_what_still_may_is_kept() {
 fn under_overload_the_request_that_costs_the_fleet_most_makes_room() {
     let mut board = Board::default();
     let mut replicas = [replica(1.0, 1)];
-    let loading = Busy::Loading { until: Moment::from_secs(20.0), job: None };
-    replicas[0].busy = loading;
+    replicas[0].busy = Busy::Loading { until: Moment::from_secs(20.0), job: None };
     let large = board.add(job(1, 56.0, 77.0));
     dispatch(&mut board, &replicas, 0.0);
     let small = board.add(job(1, 9.0, 32.0));
@@ -125,6 +124,18 @@ fn an_idle_replica_loads_what_is_asked_for_and_nobody_holds() {
     let busy = [replica(1.0, 0)];
     let view = View { replicas: &busy, ..view };
     assert_eq!(ahead(&Board::default(), &view, &worth), None, "the last idle replica stays free");
+}
+
+#[test]
+fn a_load_ahead_of_demand_is_waited_for_by_its_own_model_and_gives_way_to_another() {
+    let mut replicas = [replica(2.0, 1)];
+    replicas[0].busy = Busy::Loading { until: Moment::from_secs(20.0), job: None };
+    let mut board = Board::default();
+    board.add(job(1, 9.0, 32.0));
+    assert_eq!(dispatch(&mut board, &replicas, 0.0), []);
+    let mut board = Board::default();
+    let other = board.add(job(2, 9.0, 32.0));
+    assert_eq!(dispatch(&mut board, &replicas, 0.0), [turn(0, other)]);
 }
 
 prop_compose! {

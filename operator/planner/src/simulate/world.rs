@@ -44,7 +44,7 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Doing {
     Idle,
-    Loading { until: Moment, task: Option<TaskIx> },
+    Loading { since: Moment, until: Moment, task: Option<TaskIx> },
     Drawing { task: TaskIx, since: Moment },
 }
 
@@ -190,7 +190,8 @@ impl<'a> World<'a> {
                 self.tasks[task].drawn_on = Some(replica);
                 Happening::Drawn(replica, task)
             }
-            Doing::Loading { task, .. } => {
+            Doing::Loading { task, since, .. } => {
+                machine.books.loading += self.now.since(since);
                 machine.loaded_for = task;
                 Happening::Loaded(replica)
             }
@@ -200,6 +201,7 @@ impl<'a> World<'a> {
 
     fn turn(&mut self, replica: ReplicaIx, task: TaskIx) {
         self.stop_drawing(replica);
+        self.break_off(replica);
         let request = self.request(task);
         let loads = self.loads();
         let machine = &mut self.machines[replica.0 as usize];
@@ -230,8 +232,7 @@ impl<'a> World<'a> {
 
     fn begin_load(&mut self, replica: ReplicaIx, loading: Span, task: Option<TaskIx>) {
         let machine = &mut self.machines[replica.0 as usize];
-        machine.doing = Doing::Loading { until: self.now + loading, task };
-        machine.books.loading += loading;
+        machine.doing = Doing::Loading { since: self.now, until: self.now + loading, task };
         self.expect(replica, loading);
     }
 
@@ -250,6 +251,17 @@ impl<'a> World<'a> {
         machine.turn += 1;
         self.tasks[task].left = self.left(replica, task, since);
         self.put_aside += 1;
+    }
+
+    /// A load ahead of demand gives way; one for a request has ended before anybody is turned to.
+    fn break_off(&mut self, replica: ReplicaIx) {
+        let machine = &mut self.machines[replica.0 as usize];
+        if let Doing::Loading { since, .. } = machine.doing {
+            machine.books.loading += self.now.since(since);
+            machine.held.break_off();
+            machine.doing = Doing::Idle;
+            machine.turn += 1;
+        }
     }
 
     /// What the request that a replica draws would still need elsewhere: its whole steps count.

@@ -80,7 +80,7 @@ impl Easel {
         let seen = |machine: &Machine| {
             let busy = match machine.doing {
                 Doing::Idle => Busy::Idle,
-                Doing::Loading { until, task } => Busy::Loading { until, job: task.and_then(job) },
+                Doing::Loading { until, task, .. } => Busy::Loading { until, job: task.and_then(job) },
                 Doing::Drawing { task, since } => job(task).map_or(Busy::Idle, |job| Busy::Drawing { job, since }),
             };
             Replica { speed: machine.speed, busy, held: machine.held, closed: false }
