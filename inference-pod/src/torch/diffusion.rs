@@ -24,6 +24,7 @@ pub use self::job::{Job, Progress};
 pub use self::loader::TorchLoader;
 use self::pixels::{all_finite, to_bytes};
 use self::preview::Colours;
+use super::cuda::CudaCopies;
 use super::cuda::meter::Meter;
 use super::device::Placement;
 use super::families::{Family, Prompts};
@@ -94,15 +95,21 @@ impl Pipeline for Diffusion {
 
     fn park(self) -> Result<ParkedDiffusion, PipelineError> {
         let device = self.placement.device;
-        let parks = |tensors: &Tensors| tensors.park(device).map_err(|error| failed("park the checkpoint", error));
-        guarded("park the checkpoint", || self.tensors().into_iter().try_for_each(parks))?;
+        guarded("park the checkpoint", || {
+            let copies = CudaCopies::of(device);
+            let parks = |tensors: &Tensors| tensors.park(device, copies);
+            self.tensors().into_iter().try_for_each(parks).map_err(|error| failed("park the checkpoint", error))
+        })?;
         Ok(ParkedDiffusion(Self { adapters: BTreeMap::new(), ..self }))
     }
 
     fn wake(ParkedDiffusion(pipeline): ParkedDiffusion) -> Result<Self, PipelineError> {
         let device = pipeline.placement.device;
-        let wakes = |tensors: &Tensors| tensors.wake(device).map_err(|error| failed("wake the checkpoint", error));
-        guarded("wake the checkpoint", || pipeline.tensors().into_iter().try_for_each(wakes))?;
+        guarded("wake the checkpoint", || {
+            let copies = CudaCopies::of(device);
+            let wakes = |tensors: &Tensors| tensors.wake(device, copies);
+            pipeline.tensors().into_iter().try_for_each(wakes).map_err(|error| failed("wake the checkpoint", error))
+        })?;
         Ok(pipeline)
     }
 

@@ -21,6 +21,8 @@ use self::fill::Pending;
 use self::header::Header;
 use self::kernels::Kernel;
 pub use self::tensors::Tensors;
+use super::cuda::CudaCopies;
+use super::cuda::runtime::CudaError;
 use super::device::Placement;
 use super::lora::{Layers, Registry, Shape, Site};
 use crate::pipeline::LoadError;
@@ -52,6 +54,8 @@ pub enum WeightsError {
     Shape { path: PathBuf, key: String, expected: Vec<i64>, found: Vec<usize> },
     #[error("{path}: {count} tensors are unknown to this model: {}", keys.join(", "))]
     Unknown { path: PathBuf, count: usize, keys: Vec<String> },
+    #[error("failed to copy weights to the device")]
+    Copy(#[source] CudaError),
     #[error("failed to make a tensor of '{key}'")]
     Tensor {
         key: String,
@@ -73,6 +77,7 @@ impl WeightsError {
             | Self::Missing { .. }
             | Self::Shape { .. }
             | Self::Unknown { .. }
+            | Self::Copy(_)
             | Self::Tensor { .. } => LoadError::Failed { part: part.to_owned(), source: Box::new(self) },
         }
     }
@@ -93,6 +98,8 @@ pub struct Weights<'a> {
     /// Layers that were built of these.
     registry: Registry,
     placement: Placement,
+    /// By which they go to a GPU, beside what it computes.
+    copies: Option<&'static CudaCopies>,
     pending: RefCell<Vec<Pending>>,
     /// A tensor that is asked for twice is read once.
     taken: RefCell<BTreeMap<String, Tensor>>,
@@ -141,6 +148,12 @@ impl<'a> Weights<'a> {
         Ok(weights)
     }
 
+    /// They go there by these copies, whatever the device.
+    #[must_use]
+    pub fn by(self, copies: &'static CudaCopies) -> Self {
+        Self { copies: Some(copies), ..self }
+    }
+
     fn none(checkpoint: &Files, folder: &str, placement: Placement) -> Self {
         Self {
             folder: checkpoint.path(folder),
@@ -150,6 +163,7 @@ impl<'a> Weights<'a> {
             metadata: None,
             registry: Registry::default(),
             placement,
+            copies: CudaCopies::of(placement.home()),
             pending: RefCell::default(),
             taken: RefCell::default(),
             kernels: RefCell::default(),
@@ -228,7 +242,7 @@ impl<'a> Weights<'a> {
             let keys = unknown.iter().take(LISTED_KEYS).map(|key| (*key).clone()).collect();
             return Err(WeightsError::Unknown { path: self.path_of(first), count: unknown.len(), keys });
         }
-        fill::fill(&self.files, self.pending.take(), self.placement)?;
+        fill::fill(&self.files, self.pending.take(), self.placement, self.copies)?;
         self.kernels
             .take()
             .into_iter()

@@ -2,19 +2,19 @@
 
 use easel_inference::torch::cuda::allocator::{AllocatorError, DeviceMemory, empty_cache, memory, reset_peak};
 use easel_inference::torch::cuda::meter::{AtWork, Meter, weights_go};
-use libloading::os::unix::{Library, Symbol};
+use libloading::os::unix::Library;
 use tch::Device;
 
-use crate::fakes;
+use crate::fakes::{self, tell};
 
 /// One test, for libtorch has one registry.
 #[test]
 fn memory_is_what_the_registered_allocator_says_and_a_step_took_what_it_added_while_no_one_else_was_at_work() {
     assert_eq!(memory(0), Err(AllocatorError::Absent), "before libtorch's CUDA half is loaded");
     let include = env!("EASEL_LIBTORCH_INCLUDE");
-    let fake = fakes::library("c++", "fake_allocator.cpp", &["-std=c++17", "-isystem", include]);
+    let (fake, _) = fakes::library("c++", "fake_allocator.cpp", &["-std=c++17", "-isystem", include]);
     assert_eq!(memory(0), Err(AllocatorError::Absent), "before its first tensor");
-    call(&fake, "fake_initialize", 0);
+    tell(&fake, "initialize", 0);
     answers_what_it_holds(&fake);
     measures_steps(&fake);
     std::mem::forget(fake); // libc10 keeps its address
@@ -22,8 +22,8 @@ fn memory_is_what_the_registered_allocator_says_and_a_step_took_what_it_added_wh
 
 fn answers_what_it_holds(fake: &Library) {
     assert_eq!(memory(0), Ok(DeviceMemory::default()));
-    call(fake, "fake_allocate", 1000);
-    call(fake, "fake_free", 400);
+    tell(fake, "allocate", 1000);
+    tell(fake, "free", 400);
     let held = DeviceMemory { allocated: 600, allocated_peak: 1000, reserved: 1000, reserved_peak: 1000 };
     assert_eq!(memory(0), Ok(held));
     assert_eq!(empty_cache(), Ok(()));
@@ -36,8 +36,8 @@ fn answers_what_it_holds(fake: &Library) {
 
 fn measures_steps(fake: &Library) {
     let step = || {
-        call(fake, "fake_allocate", 5000);
-        call(fake, "fake_free", 4900);
+        tell(fake, "allocate", 5000);
+        tell(fake, "free", 4900);
     };
     let measured = |meanwhile: &dyn Fn()| {
         let _at_work = AtWork::begin();
@@ -55,12 +55,4 @@ fn measures_steps(fake: &Library) {
     assert_eq!(measured(&|| ()), None, "somebody was at work already");
     drop(loads);
     assert_eq!(measured(&|| ()), Some(5000));
-}
-
-#[allow(unsafe_code)]
-fn call(fake: &Library, name: &str, argument: usize) {
-    // SAFETY: the fake's functions return nothing, and take nothing or one `size_t`; C ignores an argument that a
-    // function does not take.
-    let function: Symbol<unsafe extern "C" fn(usize)> = unsafe { fake.get(name.as_bytes()) }.unwrap();
-    unsafe { function(argument) }
 }

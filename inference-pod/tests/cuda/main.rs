@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on shall panic, outside of #[test] functions too")]
 
 mod allocator;
+mod copies;
 mod fakes;
 mod real;

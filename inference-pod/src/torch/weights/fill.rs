@@ -8,15 +8,17 @@
 
 mod huge;
 mod pieces;
+mod scratch;
 
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
 
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use self::pieces::{CONVERTED_ELEMENTS, Piece, Use, cut, longest};
+use self::pieces::{Piece, cut};
+use self::scratch::Scratch;
 use super::{WeightsError, WeightsFile};
+use crate::torch::cuda::CudaCopies;
 use crate::torch::device::Placement;
 
 /// Below this, a thread costs more than it saves.
@@ -36,7 +38,13 @@ pub(super) struct Pending {
     pub(super) target: Tensor,
 }
 
-pub(super) fn fill(files: &[WeightsFile], mut pending: Vec<Pending>, at: Placement) -> Result<(), WeightsError> {
+/// Beside what the device computes, if it has `copies`.
+pub(super) fn fill(
+    files: &[WeightsFile],
+    mut pending: Vec<Pending>,
+    at: Placement,
+    copies: Option<&CudaCopies>,
+) -> Result<(), WeightsError> {
     pending.sort_by_key(|pending| (pending.file, pending.offset));
     for file in files {
         read_ahead(file);
@@ -46,16 +54,16 @@ pub(super) fn fill(files: &[WeightsFile], mut pending: Vec<Pending>, at: Placeme
             huge::advise(target);
         }
     }
-    let pieces = cut(files, &pending, at);
+    let pieces = cut(files, &pending, at, copies.is_some());
     let bytes: u64 = pieces.iter().map(|piece| piece.bytes).sum();
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let threads = (bytes / BYTES_FOR_A_THREAD).clamp(1, cores.min(MAX_THREADS));
-    let work = Work { files, queue: Mutex::new(pieces.into_iter()), fault: Mutex::new(None) };
+    let work = Work { files, queue: Mutex::new(pieces.into_iter()), fault: Mutex::new(None), at, copies };
     std::thread::scope(|scope| {
         for _ in 1..threads {
-            scope.spawn(|| work.run(at));
+            scope.spawn(|| work.run());
         }
-        work.run(at);
+        work.run();
     });
     work.fault.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
@@ -66,19 +74,27 @@ struct Work<'a> {
     queue: Mutex<std::vec::IntoIter<Piece>>,
     /// The first that happened; others follow from it.
     fault: Mutex<Option<WeightsError>>,
+    at: Placement,
+    copies: Option<&'a CudaCopies>,
 }
 
 impl Work<'_> {
-    fn run(&self, at: Placement) {
+    fn run(&self) {
         let unfinished = Unfinished(self.files);
-        let mut scratch = Scratch { tensor: None, bytes: Vec::new(), at };
-        while let Some(piece) = self.next() {
-            if let Err(fault) = scratch.fill(&self.files[piece.file], &piece) {
+        match self.fill() {
+            Ok(()) => std::mem::forget(unfinished),
+            Err(fault) => {
                 self.fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
-                return;
             }
         }
-        std::mem::forget(unfinished);
+    }
+
+    fn fill(&self) -> Result<(), WeightsError> {
+        let mut scratch = Scratch::new(self.at, self.copies);
+        while let Some(piece) = self.next() {
+            scratch.fill(&self.files[piece.file], &piece)?;
+        }
+        scratch.finish()
     }
 
     fn next(&self) -> Option<Piece> {
@@ -92,60 +108,6 @@ struct Unfinished<'a>(&'a [WeightsFile<'a>]);
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         self.0.iter().for_each(|file| file.file.abandon());
-    }
-}
-
-/// Where a thread holds bytes that no tensor takes as they are.
-struct Scratch {
-    tensor: Option<Tensor>,
-    bytes: Vec<u8>,
-    at: Placement,
-}
-
-impl Scratch {
-    fn fill(&mut self, file: &WeightsFile, piece: &Piece) -> Result<(), WeightsError> {
-        let read = |source| WeightsError::Read { path: file.path.clone(), source };
-        match &piece.destination {
-            Use::AsItIs(part) => read_into(file, piece.offset, part),
-            Use::Converted { stored, part } => self.convert(file, piece.offset, *stored, part),
-            Use::HashedOnly => {
-                self.bytes.resize(piece.bytes as usize, 0);
-                file.file.file().read_exact_at(&mut self.bytes, piece.offset).map_err(read)?;
-                file.file.hash(piece.offset, &self.bytes).map_err(read)
-            }
-        }
-    }
-
-    fn convert(&mut self, file: &WeightsFile, offset: u64, stored: Kind, part: &Tensor) -> Result<(), WeightsError> {
-        let device = self.at.home();
-        let failed = |source: TchError| WeightsError::Tensor { key: file.path.display().to_string(), source };
-        let elements = part.size()[0];
-        let read = self.tensor(stored, elements).map_err(failed)?.narrow(0, 0, elements);
-        read_into(file, offset, &read)?;
-        if device.is_cuda() {
-            // To the device first: it converts faster than the processor, and half of the bytes are on their way.
-            let there = read.f_to_device(device).map_err(failed)?;
-            return part.shallow_clone().f_copy_(&there).map_err(failed);
-        }
-        let mut begin = 0;
-        while begin < elements {
-            let count = CONVERTED_ELEMENTS.min(elements - begin);
-            part.narrow(0, begin, count).f_copy_(&read.narrow(0, begin, count)).map_err(failed)?;
-            begin += count;
-        }
-        Ok(())
-    }
-
-    /// At least as long as `elements`, of this dtype; on its way to a GPU in memory that the GPU reads by itself.
-    fn tensor(&mut self, stored: Kind, elements: i64) -> Result<&Tensor, TchError> {
-        let fits = self.tensor.as_ref().is_some_and(|held| held.kind() == stored && held.size()[0] >= elements);
-        if !fits {
-            let elements = elements.max(longest(false, self.at.home()) / stored.elt_size_in_bytes() as i64);
-            let made = Tensor::f_empty([elements], (stored, Device::Cpu))?;
-            let made = if self.at.home().is_cuda() { made.f_pin_memory(self.at.home())? } else { made };
-            self.tensor = Some(made);
-        }
-        self.tensor.as_ref().ok_or_else(|| TchError::Kind("no scratch tensor".into()))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::torch::device::Placement;
 use crate::torch::weights::WeightsFile;
 
 /// Of a tensor that takes the bytes as they are, or of a GPU's.
-const PIECE_BYTES: i64 = 8 << 20;
+pub(super) const PIECE_BYTES: i64 = 8 << 20;
 /// Of what passes through a thread's own memory: within the processor's cache between reading, hashing and converting.
 const SCRATCH_BYTES: i64 = 512 << 10;
 /// Converted at once: below what libtorch would share among threads of its own (`GRAIN_SIZE` of TensorIterator.h), for
@@ -30,12 +30,14 @@ pub(super) enum Use {
     AsItIs(Tensor),
     /// The same, of another dtype or on another device.
     Converted { stored: Kind, part: Tensor },
+    /// The same, on a GPU that has a queue for copies.
+    Sent { stored: Kind, part: Tensor },
     /// Nobody asked for it.
     HashedOnly,
 }
 
 /// `pending` is in the order of files and offsets. Headers were read and hashed before.
-pub(super) fn cut(files: &[WeightsFile], pending: &[Pending], at: Placement) -> Vec<Piece> {
+pub(super) fn cut(files: &[WeightsFile], pending: &[Pending], at: Placement, is_sent: bool) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut pending = pending.iter().peekable();
     for (index, WeightsFile { path: _, file, data_start }) in files.iter().enumerate() {
@@ -44,7 +46,7 @@ pub(super) fn cut(files: &[WeightsFile], pending: &[Pending], at: Placement) -> 
             if !file.is_proved() {
                 cut_unused(index, reached..next.offset, &mut pieces);
             }
-            reached = next.offset + cut_tensor(next, at, &mut pieces);
+            reached = next.offset + cut_tensor(next, at, is_sent, &mut pieces);
         }
         if !file.is_proved() {
             cut_unused(index, reached..file.size(), &mut pieces);
@@ -59,16 +61,21 @@ pub(super) fn longest(as_it_is: bool, device: Device) -> i64 {
 }
 
 /// Gives the tensor's bytes in the file.
-fn cut_tensor(pending: &Pending, at: Placement, pieces: &mut Vec<Piece>) -> u64 {
+fn cut_tensor(pending: &Pending, at: Placement, is_sent: bool, pieces: &mut Vec<Piece>) -> u64 {
     let Pending { file, offset, stored, target } = pending;
-    let as_it_is = at.home() == Device::Cpu && *stored == at.kind;
-    let longest = longest(as_it_is, at.home());
+    let (keeps, on_cpu) = (*stored == at.kind, at.home() == Device::Cpu);
+    // What is sent is converted on the host.
+    let longest = if is_sent { longest(keeps, Device::Cpu) } else { longest(keeps && on_cpu, at.home()) };
     let (flat, size) = (target.view([-1]), stored.elt_size_in_bytes() as i64);
     let (mut begin, elements) = (0, flat.size()[0]);
     while begin < elements {
         let count = (longest / size).min(elements - begin);
         let part = flat.narrow(0, begin, count);
-        let destination = if as_it_is { Use::AsItIs(part) } else { Use::Converted { stored: *stored, part } };
+        let destination = match *stored {
+            stored if is_sent => Use::Sent { stored, part },
+            _ if keeps && on_cpu => Use::AsItIs(part),
+            stored => Use::Converted { stored, part },
+        };
         let (offset, bytes) = (offset + (begin * size) as u64, (count * size) as u64);
         pieces.push(Piece { file: *file, offset, bytes, destination });
         begin += count;
