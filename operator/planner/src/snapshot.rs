@@ -17,6 +17,20 @@ pub struct Snapshot {
     pub routes: BTreeMap<RouteId, Route>,
     /// What was measured, of replicas that may be gone.
     pub steps: StepTimes,
+    /// What clients ask for, of models that anybody asks for.
+    pub demand: BTreeMap<ModelId, Asked>,
+}
+
+/// What clients ask of one model, at all gateways together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Requests that wait in a gateway and have no pod.
+    pub waiting: u32,
+    /// Model calls of those.
+    pub waiting_calls: u64,
+    /// Requests that came within the last minute, and their model calls.
+    pub arrived: u32,
+    pub arrived_calls: u64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
