@@ -9,7 +9,8 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,7 @@ use tracing::info;
 use super::Context;
 use super::build::{Children, Wanted};
 use crate::identity::IssueError;
-use crate::names::{OPERATOR, Workload};
+use crate::names::{LABEL_WORKLOAD, OPERATOR, Workload};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
@@ -46,10 +47,13 @@ pub(super) async fn apply(
     children: Children,
     observed: Option<&Deployment>,
 ) -> Result<(), ApplyError> {
-    let Children { deployment, disruption, network } = children;
+    let Children { deployment, disruption, network, claim } = children;
     ensure_certificate(ctx, wanted).await?;
     apply_once(ctx, &network).await?;
     apply_once(ctx, &disruption).await?;
+    if let Some(claim) = &claim {
+        apply_once(ctx, claim).await?;
+    }
     let mut patch = document(&deployment);
     if observed.is_some_and(|observed| contains(&document(observed), &patch)) {
         return Ok(());
@@ -108,6 +112,7 @@ pub(super) async fn remove(ctx: &Context, workload: &Workload) -> Result<(), App
     delete::<PodDisruptionBudget>(ctx, namespace, &name).await?;
     delete::<NetworkPolicy>(ctx, namespace, &name).await?;
     delete::<Secret>(ctx, namespace, &workload.tls_secret()).await?;
+    delete_claims(ctx, workload).await?;
     ctx.memo.forget(namespace, &name);
     ctx.memo.remember(key, String::new(), now);
     Ok(())
@@ -124,6 +129,20 @@ where
         Err(error) => return Err(failed::<K>("delete", namespace, name, error)),
     }
     Ok(())
+}
+
+/// Of every shape that the workload has had: their names have digests. Pods that still run keep their claims.
+async fn delete_claims(ctx: &Context, workload: &Workload) -> Result<(), ApplyError> {
+    let api: Api<ResourceClaimTemplate> = Api::namespaced(ctx.client.clone(), workload.namespace());
+    let labelled = ListParams::default().labels(&format!("{LABEL_WORKLOAD}={}", workload.deployment()));
+    match api.delete_collection(&DeleteParams::background(), &labelled).await {
+        Ok(_) => Ok(()),
+        // A cluster without dynamic resource allocation has none.
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        Err(error) => {
+            Err(failed::<ResourceClaimTemplate>("delete", workload.namespace(), &workload.deployment(), error))
+        }
+    }
 }
 
 fn failed<K: Resource<DynamicType = ()>>(

@@ -1,7 +1,9 @@
-//! Builds what a workload is in Kubernetes: Deployment, disruption budget, network policy. The `build` step: pure.
+//! Builds what a workload is in Kubernetes: Deployment, disruption budget, network policy, claim of devices. The `build` step: pure.
 //! Knows shapes and names; reads nothing and writes nothing.
 
+mod claim;
 mod egress;
+mod overrides;
 mod template;
 mod volumes;
 
@@ -10,6 +12,7 @@ use k8s_openapi::api::networking::v1::{
     NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::api::resource::v1::ResourceClaimTemplate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -52,6 +55,8 @@ pub(super) struct Children {
     pub deployment: Deployment,
     pub disruption: PodDisruptionBudget,
     pub network: NetworkPolicy,
+    /// Of devices that are claimed.
+    pub claim: Option<ResourceClaimTemplate>,
 }
 
 pub(super) fn build(wanted: &Wanted, settings: &Settings) -> Children {
@@ -59,6 +64,7 @@ pub(super) fn build(wanted: &Wanted, settings: &Settings) -> Children {
         deployment: deployment(wanted, settings),
         disruption: disruption(wanted),
         network: network(wanted, settings),
+        claim: claim::template(wanted),
     }
 }
 

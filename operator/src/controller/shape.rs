@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use easel_crds::planner::Invalid;
-use easel_crds::{GpuPool, GpuPoolSpec, Precision, QuantityError, Verification};
+use easel_crds::{GpuPool, GpuPoolSpec, PodOverrides, Precision, QuantityError, Verification};
 use k8s_openapi::api::core::v1::Toleration;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -13,6 +13,8 @@ pub(super) struct Shape {
     pub devices: Devices,
     /// For models, bytes.
     pub memory: u64,
+    /// For models that wait in main memory, bytes; 0 where there is no such tier.
+    pub host_cache: u64,
     /// Thousandths of a core.
     pub cpu_milli: u64,
     pub precision: Precision,
@@ -23,6 +25,7 @@ pub(super) struct Shape {
     pub verification_keys: String,
     /// Instead of the operator's.
     pub image: Option<String>,
+    pub overrides: PodOverrides,
 }
 
 /// Where a replica keeps what it has fetched.
@@ -46,7 +49,27 @@ pub(super) enum CachePlace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Devices {
     Cpu,
-    Extended { resource: String, count: u32 },
+    Extended {
+        resource: String,
+        count: u32,
+    },
+    /// Of dynamic resource allocation.
+    Class {
+        name: String,
+        count: u32,
+        /// CEL expressions.
+        selectors: Vec<String>,
+    },
+}
+
+impl Devices {
+    /// Whether they have memory of their own.
+    pub(super) fn is_cpu(&self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Extended { .. } | Self::Class { .. } => false,
+        }
+    }
 }
 
 impl TryFrom<&GpuPool> for Shape {
@@ -55,11 +78,11 @@ impl TryFrom<&GpuPool> for Shape {
     fn try_from(pool: &GpuPool) -> Result<Self, Invalid> {
         let GpuPoolSpec {
             devices,
-            device_class_name: _,
-            device_selectors: _,
+            device_class_name,
+            device_selectors,
             devices_per_replica,
             memory,
-            host_cache: _,
+            host_cache,
             relative_speed: _,
             cpu,
             price: _,
@@ -72,23 +95,29 @@ impl TryFrom<&GpuPool> for Shape {
             cache,
             verification,
             image,
-            pod_overrides: _,
+            pod_overrides,
         } = &pool.spec;
-        let devices = match devices.as_deref() {
-            None => return Err(Invalid::Devices),
-            Some("cpu") => Devices::Cpu,
-            Some(resource) => Devices::Extended { resource: resource.to_owned(), count: *devices_per_replica },
+        let count = *devices_per_replica;
+        let devices = match (devices.as_deref(), device_class_name) {
+            (Some("cpu"), None) => Devices::Cpu,
+            (Some(resource), None) => Devices::Extended { resource: resource.to_owned(), count },
+            (None, Some(name)) => Devices::Class { name: name.clone(), count, selectors: device_selectors.clone() },
+            (None, None) | (Some(_), Some(_)) => return Err(Invalid::Devices),
         };
         let named = |field| move |source: QuantityError| Invalid::Quantity { field, source };
         let milli = cpu.milli_value().map_err(named("spec.cpu"))?;
         let memory = memory.value().map_err(named("spec.memory"))?;
+        let host_cache = host_cache.as_ref().map(easel_crds::Quantity::value).transpose();
+        // Without memory of their own they have no host tier; the schema refuses it, and an older one let it through.
+        let host_cache = host_cache.map_err(named("spec.hostCache"))?.filter(|_| !devices.is_cpu()).unwrap_or(0);
         Ok(Self {
             pool: pool.metadata.name.clone().ok_or(Invalid::Unnamed("name"))?,
             memory,
+            host_cache,
             cpu_milli: u64::try_from(milli).unwrap_or(u64::MAX),
             precision: precision.unwrap_or(match devices {
                 Devices::Cpu => Precision::F32,
-                Devices::Extended { .. } => Precision::Bf16,
+                Devices::Extended { .. } | Devices::Class { .. } => Precision::Bf16,
             }),
             devices,
             node_selector: node_selector.clone(),
@@ -96,6 +125,7 @@ impl TryFrom<&GpuPool> for Shape {
             cache: cache.as_ref().map_or(Ok(Cache { size: memory, place: CachePlace::Replica }), read_cache)?,
             verification_keys: verification.as_ref().map(keys).unwrap_or_default(),
             image: image.clone(),
+            overrides: pod_overrides.clone(),
         })
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
     ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -13,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use sha2::{Digest, Sha256};
 
 use super::super::shape::Devices;
+use super::claim;
+use super::overrides::{annotations, env, labels};
 use super::volumes::{CACHE_DIR, TLS_DIR, TMP, mounts, volumes};
 use super::{METRICS_PORT, PROBES_PORT, Settings, Wanted, bytes, selector};
 use crate::index::ENGINE_PORT;
@@ -28,25 +30,32 @@ const AFTER_DRAIN: u32 = 15;
 /// Beside the models, in main memory: libtorch and its code 250 MiB, thread stacks and allocator slack 100 MiB, HTTP
 /// bodies and finished pictures 98 MiB, what a fetch has on its way from the store 128 MiB, and `TMP`.
 const OVERHEAD: u64 = (448 + 128) * MIB + TMP;
-/// The pod's own name for the keys that its pool trusts.
-const VERIFICATION_KEYS: &str = "EASEL_VERIFICATION_KEYS";
 /// CUDA's context and pinned buffers in main memory, on top of `OVERHEAD`.
 const DEVICE_OVERHEAD: u64 = 1536 * MIB;
 
 pub(super) fn template(wanted: &Wanted, settings: &Settings) -> PodTemplateSpec {
     let spec = pod(wanted, settings);
-    let mut labels = wanted.workload.labels();
+    let (mut labels, annotations) = (labels(wanted), annotations(wanted));
     labels.insert(LABEL_POOL.into(), wanted.shape.pool.clone());
     if let Workload::Dedicated { model, namespace: _ } = &wanted.workload {
         labels.insert(LABEL_MODEL.into(), model.clone());
     }
-    labels.insert(LABEL_TEMPLATE.into(), digest(&spec, &labels));
-    PodTemplateSpec { metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }), spec: Some(spec) }
+    labels.insert(LABEL_TEMPLATE.into(), digest(&spec, &labels, annotations.as_ref()));
+    let metadata = ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() };
+    PodTemplateSpec { metadata: Some(metadata), spec: Some(spec) }
 }
 
 /// 48 bits: templates of one Deployment are told apart, not secured.
-fn digest(spec: &PodSpec, labels: &BTreeMap<String, String>) -> String {
-    let json = serde_json::to_vec(&(spec, labels)).expect("a pod spec is JSON");
+fn digest(spec: &PodSpec, labels: &BTreeMap<String, String>, annotations: Option<&BTreeMap<String, String>>) -> String {
+    // Pods without annotations keep the digest that they had before there were any.
+    let json = match annotations {
+        None => serde_json::to_vec(&(spec, labels)),
+        Some(annotations) => serde_json::to_vec(&(spec, labels, annotations)),
+    };
+    short_digest(&json.expect("a pod spec is JSON"))
+}
+
+pub(super) fn short_digest(json: &[u8]) -> String {
     let digest = Sha256::digest(json);
     let first = digest.iter().take(6).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     format!("{first:012x}")
@@ -57,6 +66,10 @@ fn pod(wanted: &Wanted, settings: &Settings) -> PodSpec {
     PodSpec {
         containers: vec![container(wanted, settings)],
         volumes: Some(volumes(wanted)),
+        resource_claims: claim::of_pod(wanted),
+        runtime_class_name: shape.overrides.runtime_class_name.clone(),
+        priority_class_name: shape.overrides.priority_class_name.clone(),
+        service_account_name: shape.overrides.service_account_name.clone(),
         node_selector: (!shape.node_selector.is_empty()).then(|| shape.node_selector.clone()),
         tolerations: (!shape.tolerations.is_empty()).then(|| shape.tolerations.clone()),
         topology_spread_constraints: Some(vec![TopologySpreadConstraint {
@@ -118,7 +131,7 @@ fn container(wanted: &Wanted, settings: &Settings) -> Container {
 /// What the pod's own defaults do not say.
 fn args(wanted: &Wanted) -> Vec<String> {
     let shape = &wanted.shape;
-    vec![
+    let mut args = vec![
         format!("--device={}", device(&shape.devices)),
         format!("--dtype={}", shape.precision.as_str()),
         format!("--threads={}", shape.cpu_milli.div_ceil(1000)),
@@ -127,14 +140,9 @@ fn args(wanted: &Wanted) -> Vec<String> {
         format!("--tls-dir={TLS_DIR}"),
         format!("--cache-dir={CACHE_DIR}"),
         format!("--cache-bytes={}", shape.cache.size),
-    ]
-}
-
-/// Keys are too long for a command line that people read.
-fn env(wanted: &Wanted) -> Option<Vec<EnvVar>> {
-    let keys = &wanted.shape.verification_keys;
-    let value = || Some(keys.clone());
-    (!keys.is_empty()).then(|| vec![EnvVar { name: VERIFICATION_KEYS.into(), value: value(), value_from: None }])
+    ];
+    args.extend((shape.host_cache > 0).then(|| format!("--host-bytes={}", shape.host_cache)));
+    args
 }
 
 /// A pod that finds no device must say so instead of drawing on the CPU at a GPU's price.
@@ -143,7 +151,8 @@ fn device(devices: &Devices) -> &'static str {
         Devices::Cpu => "cpu",
         Devices::Extended { resource, count: _ } if resource.starts_with("nvidia.com/") => "cuda",
         // Of makers whose names libtorch has no device for: it knows best.
-        Devices::Extended { .. } => "auto",
+        Devices::Class { name, .. } if name.ends_with("nvidia.com") => "cuda",
+        Devices::Extended { .. } | Devices::Class { .. } => "auto",
     }
 }
 
@@ -156,7 +165,9 @@ fn resources(wanted: &Wanted) -> ResourceRequirements {
         Devices::Cpu => shape.memory + OVERHEAD,
         // Weights pass through main memory on their way to the device, file by file and mapped: half of the device's
         // memory covers the largest file of a checkpoint that fills it, and the page cache can be taken back.
-        Devices::Extended { .. } => shape.memory / 2 + OVERHEAD + DEVICE_OVERHEAD,
+        Devices::Extended { .. } | Devices::Class { .. } => {
+            shape.memory / 2 + OVERHEAD + DEVICE_OVERHEAD + shape.host_cache
+        }
     };
     let mut limits: BTreeMap<String, Quantity> = [("memory".to_owned(), Quantity(bytes(memory)))].into();
     if let Devices::Extended { resource, count } = &shape.devices {
@@ -164,7 +175,7 @@ fn resources(wanted: &Wanted) -> ResourceRequirements {
     }
     let mut requests = limits.clone();
     requests.insert("cpu".to_owned(), Quantity(cores(shape.cpu_milli)));
-    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: None }
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), claims: claim::of_container(wanted) }
 }
 
 /// In the form that the API server keeps, so that what is there compares equal.

@@ -48,7 +48,7 @@ fn a_dedicated_deployment_on_gpus_with_a_claim_is_as_written_down() {
 
 #[test]
 fn budget_and_policy_are_as_written_down() {
-    let Children { deployment: _, disruption, network } = build(&dedicated("weights"), &settings());
+    let Children { deployment: _, disruption, network, claim: _ } = build(&dedicated("weights"), &settings());
     insta::assert_snapshot!("disruption_and_network", format!("{}---\n{}", yaml(&disruption), yaml(&network)));
 }
 
@@ -65,6 +65,9 @@ fn the_templates_digest_changes_with_the_template_and_with_nothing_else() {
         json!({"cache": {"size": "5Gi"}}),
         json!({"cache": {"size": "2Gi", "hostPath": "/mnt/easel"}}),
         json!({"verification": {"publicKeys": ["k"]}}),
+        json!({"podOverrides": {"annotations": {"a": "b"}}}),
+        json!({"podOverrides": {"labels": {"a": "b"}}}),
+        json!({"podOverrides": {"runtimeClassName": "nvidia"}}),
     ] {
         assert_ne!(template(&shared(spec.clone())), same, "{spec}");
     }
@@ -121,4 +124,74 @@ fn the_keys_of_a_pool_are_told_to_all_of_its_pods() {
         assert_eq!((&*found[0].name, found[0].value.as_deref()), ("EASEL_VERIFICATION_KEYS", Some("a\nb\n")));
     }
     assert_eq!(env(&shared(json!({}))), None);
+}
+
+fn pod(wanted: &Wanted) -> k8s_openapi::api::core::v1::PodSpec {
+    build(wanted, &settings()).deployment.spec.template.spec.unwrap()
+}
+
+/// A pool of a device class, with these fields of its spec besides.
+fn claimed(fields: serde_json::Value) -> Wanted {
+    let mut spec = json!({"devices": null, "deviceClassName": "gpu.nvidia.com", "devicesPerReplica": 2, "memory": "80Gi",
+        "deviceSelectors": ["device.attributes['gpu.nvidia.com'].type == 'gpu'"]});
+    spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    shared(spec)
+}
+
+#[test]
+fn devices_of_a_class_are_claimed_by_a_template_of_their_own() {
+    let wanted = claimed(json!({}));
+    let claim = build(&wanted, &settings()).claim.unwrap();
+    let name = claim.metadata.name.clone();
+    assert_eq!(pod(&wanted).resource_claims.unwrap()[0].resource_claim_template_name, name);
+    assert_eq!(pod(&wanted).containers[0].resources.clone().unwrap().claims.unwrap()[0].name, "devices");
+    assert!(pod(&wanted).containers[0].args.clone().unwrap().contains(&"--device=cuda".to_owned()));
+    insta::assert_snapshot!(yaml(&claim.spec), @r"
+    spec:
+      devices:
+        requests:
+        - exactly:
+            allocationMode: ExactCount
+            count: 2
+            deviceClassName: gpu.nvidia.com
+            selectors:
+            - cel:
+                expression: device.attributes['gpu.nvidia.com'].type == 'gpu'
+          name: devices
+    ");
+    let other = build(&claimed(json!({"devicesPerReplica": 1})), &settings()).claim.unwrap();
+    assert_ne!(other.metadata.name, name, "its spec can't change");
+    assert_eq!(build(&shared(json!({})), &settings()).claim, None);
+}
+
+#[test]
+fn a_host_cache_is_told_to_the_pod_and_asked_for_in_its_memory() {
+    let memory =
+        |wanted: &Wanted| pod(wanted).containers[0].resources.clone().unwrap().limits.unwrap()["memory"].0.clone();
+    let with = claimed(json!({"hostCache": "64Gi"}));
+    assert!(pod(&with).containers[0].args.clone().unwrap().contains(&format!("--host-bytes={}", 64_u64 << 30)));
+    assert_eq!((memory(&claimed(json!({}))).as_str(), memory(&with).as_str()), ("43136Mi", "108672Mi"));
+}
+
+#[test]
+fn what_a_pool_adds_to_its_pods_never_takes_the_operators_place() {
+    let overrides = json!({"labels": {"team": "art", "easel.dev/pool": "other", "easel.dev/workload": "other"},
+        "annotations": {"note": "x"}, "priorityClassName": "high", "serviceAccountName": "puller",
+        "runtimeClassName": "nvidia", "env": [{"name": "NCCL_DEBUG", "value": "WARN"}]});
+    let wanted = shared(json!({"podOverrides": overrides}));
+    let template = build(&wanted, &settings()).deployment.spec.template;
+    let (metadata, pod) = (template.metadata.unwrap(), template.spec.unwrap());
+    let labels = metadata.labels.unwrap();
+    assert_eq!(
+        (&*labels["team"], &*labels["easel.dev/pool"], &*labels["easel.dev/workload"]),
+        ("art", "cpu", "easel-pool-cpu")
+    );
+    assert_eq!(metadata.annotations.unwrap()["note"], "x");
+    let classes =
+        (pod.priority_class_name.as_deref(), pod.service_account_name.as_deref(), pod.runtime_class_name.as_deref());
+    assert_eq!(classes, (Some("high"), Some("puller"), Some("nvidia")));
+    let plain = self::pod(&shared(json!({})));
+    assert_eq!((&pod.security_context, pod.automount_service_account_token), (&plain.security_context, Some(false)));
+    assert_eq!(pod.containers[0].security_context, plain.containers[0].security_context);
+    assert_eq!(pod.containers[0].env.clone().unwrap()[0].name, "NCCL_DEBUG");
 }
