@@ -6,13 +6,14 @@ mod build;
 mod memo;
 mod model;
 mod pool;
+mod route;
 mod shape;
 mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use easel_crds::{GpuPool, ImageModel};
+use easel_crds::{GpuPool, ImageModel, ImageRoute};
 use futures::StreamExt;
 use kube::api::Api;
 use kube::runtime::controller::{self, Action, Controller};
@@ -120,7 +121,7 @@ impl Context {
     }
 }
 
-/// Both controllers, until this is dropped; reconciles under way end with it.
+/// All controllers, until this is dropped; reconciles under way end with it.
 pub async fn run(context: Arc<Context>) {
     let pools = Controller::<GpuPool>::new(Api::all(context.client.clone()), watcher::Config::default())
         .reconcile_all_on(triggers(&context.views))
@@ -130,7 +131,11 @@ pub async fn run(context: Arc<Context>) {
         .reconcile_all_on(triggers(&context.views))
         .run(model::reconcile, retry, context.clone())
         .for_each(|result| async { log(result) });
-    tokio::join!(pools, models);
+    let routes = Controller::<ImageRoute>::new(Api::all(context.client.clone()), watcher::Config::default())
+        .reconcile_all_on(triggers(&context.views))
+        .run(route::reconcile, retry, context.clone())
+        .for_each(|result| async { log(result) });
+    tokio::join!(pools, models, routes);
 }
 
 fn triggers(views: &Views) -> impl futures::Stream<Item = ()> + Send + 'static {

@@ -31,6 +31,7 @@ mod server;
 mod snapshots;
 mod stall;
 mod stream;
+mod terms;
 mod tries;
 
 use std::sync::Arc;

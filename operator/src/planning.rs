@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{DesiredModel, Generation};
+use easel_planner::latency::StepTimes;
 use easel_planner::snapshot::Tenancy;
 use easel_planner::{ReplicaId, plan};
 use prometheus_client::metrics::gauge::Gauge;
@@ -77,7 +78,7 @@ impl Planning {
     pub async fn run(mut self) {
         let begun = Instant::now();
         let mut pushes = Pushes::new(self.client.clone(), self.metrics.pushes.clone());
-        let mut sequence = 0;
+        let (mut sequence, mut steps) = (0, StepTimes::default());
         let mut resync = tokio::time::interval(RESYNC);
         loop {
             let forced = tokio::select! {
@@ -97,15 +98,24 @@ impl Planning {
             }
             self.raise_floor(&observed, sequence);
             pushes.forget_gone(&observed);
-            let view = self.plan(&observed, pushes.told(), known);
+            let view = self.plan(&observed, pushes.told(), known, &mut steps);
             self.push(&mut pushes, &view, &mut sequence);
             self.publish(view, forced);
         }
     }
 
-    fn plan(&self, observed: &Arc<Observed>, told: &BTreeMap<ReplicaId, Told>, known: Known) -> View {
+    /// `steps`: what this leader has seen measured; another one learns it anew.
+    fn plan(
+        &self,
+        observed: &Arc<Observed>,
+        told: &BTreeMap<ReplicaId, Told>,
+        known: Known,
+        steps: &mut StepTimes,
+    ) -> View {
         let begun = Instant::now();
-        let snapshot = snapshot(observed, told);
+        let mut snapshot = snapshot(observed, told);
+        steps.learn(&snapshot);
+        snapshot.steps = steps.clone();
         let plan = plan(&snapshot);
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.models.set(i64::try_from(snapshot.models.len()).unwrap_or(i64::MAX));

@@ -1,4 +1,4 @@
-//! What the gateway routes by: the models that clients may name, and the pods that may answer.
+//! What the gateway routes by: the models and routes that clients may name, and the pods that may answer.
 //! Written by the index on every replica of the operator, read by the gateway; holds values only.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use easel_api::engine::{ModelDefaults, ModelLimits};
 use easel_api::images::Task;
 use easel_planner::route::Endpoint;
-use easel_planner::{ModelId, ReplicaId};
+use easel_planner::traffic::{RouteClass, Tenant};
+use easel_planner::{ModelId, ReplicaId, RouteId};
 use tokio::sync::watch;
 
 /// The newest table. Every change is a new value; readers keep the one they hold for as long as a request needs it.
@@ -19,6 +20,8 @@ pub struct RoutingTable {
     /// False until the index has listed everything once: nothing may be called unknown before.
     pub complete: bool,
     pub models: BTreeMap<ModelId, ServedModel>,
+    /// Those that have their name.
+    pub routes: BTreeMap<RouteId, ServedRoute>,
     pub pods: BTreeMap<ReplicaId, Pod>,
 }
 
@@ -39,6 +42,30 @@ pub struct ServedModel {
     pub tasks: Vec<Task>,
     /// `replicas.min` is 0.
     pub parked: bool,
+    /// Of requests that name the model itself and no route.
+    pub terms: Terms,
+}
+
+/// An ImageRoute as clients see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServedRoute {
+    pub namespace: String,
+    /// What clients send as `model`.
+    pub name: String,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// Models that exist, the first to be asked first.
+    pub backends: Vec<ModelId>,
+    pub terms: Terms,
+}
+
+/// On which terms requests are served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terms {
+    pub classes: Vec<RouteClass>,
+    /// Of requests that name none.
+    pub default_class: Option<String>,
+    pub tenants: Vec<Tenant>,
 }
 
 /// A pod that has reported.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use easel_api::engine::{self, Generation, MemoryReport, ModelReport, ModelState, Report};
-use easel_crds::{CheckpointStatus, GpuPool, ImageModel, ImageModelStatus};
+use easel_crds::{CheckpointStatus, GpuPool, ImageModel, ImageModelStatus, ImageRoute};
 use easel_planner::PoolName;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -29,6 +29,14 @@ pub(crate) fn model(namespace: &str, name: &str) -> ImageModel {
         "apiVersion": "easel.dev/v1alpha1", "kind": "ImageModel",
         "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "generation": 1},
         "spec": {"checkpoint": {"uri": "file:///models/emoji", "digest": DIGEST}, "memory": "512Mi"}
+    }))
+}
+
+pub(crate) fn route(namespace: &str, name: &str, spec: &Value) -> ImageRoute {
+    read(json!({
+        "apiVersion": "easel.dev/v1alpha1", "kind": "ImageRoute",
+        "metadata": {"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "generation": 1},
+        "spec": spec
     }))
 }
 

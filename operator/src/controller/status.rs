@@ -4,6 +4,7 @@
 pub(super) mod conditions;
 pub(super) mod model;
 pub(super) mod pool;
+pub(super) mod route;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

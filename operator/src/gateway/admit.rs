@@ -2,24 +2,20 @@
 //! Knows the request and the models; does not know pods.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderValue};
 use easel_api::error::ApiError;
 use easel_api::images::{
     EDITS_PATH, EditRequest, GENERATIONS_PATH, Generation, GenerationRequest, Task, VARIATIONS_PATH, VariationRequest,
     refusal_of,
 };
-use easel_api::precedence::{PRIORITY_HEADER, Priority, TENANT_HEADER, Tenant};
 use easel_planner::ModelId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use crate::gateway::names;
+use crate::gateway::names::{self, Target};
+use crate::gateway::terms::{Precedence, Settled, Wishes};
 use crate::routing_table::{RoutingTable, ServedModel};
-
-pub(super) const DEADLINE_HEADER: &str = "x-easel-deadline-ms";
 
 /// Seconds after which asking for a parked model again is worth while: somebody has to change its spec first.
 const PARKED_RETRY: u64 = 60;
@@ -51,40 +47,14 @@ pub(super) struct Job {
     pub(super) precedence: Precedence,
 }
 
-/// What the client says of a request's weight, for the pod's scheduler. Whoever stands before the gateway and knows its
-/// clients may set both headers; nobody proves them here.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Precedence {
-    pub(super) priority: Priority,
-    pub(super) tenant: Tenant,
-}
-
-impl Precedence {
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
-        let value = |name| headers.get(name).map(HeaderValue::as_bytes);
-        let (priority, tenant) = (value(PRIORITY_HEADER), value(TENANT_HEADER));
-        Ok(Self { priority: Priority::of_header(priority)?, tenant: Tenant::of_header(tenant)? })
-    }
-}
-
-/// When the request must be answered.
-pub(super) fn deadline(headers: &HeaderMap, arrived: Instant, longest: Duration) -> Result<Instant, ApiError> {
-    let Some(value) = headers.get(DEADLINE_HEADER) else { return Ok(arrived + longest) };
-    let millis = value.to_str().ok().and_then(|text| text.parse::<u64>().ok()).filter(|millis| *millis > 0);
-    let refused = || {
-        let message = format!("{DEADLINE_HEADER} must be a whole number of milliseconds, at least 1");
-        ApiError::invalid(DEADLINE_HEADER, "invalid_value", message)
-    };
-    Ok(arrived + Duration::from_millis(millis.ok_or_else(refused)?).min(longest))
-}
-
 /// `request` has passed its own `check`.
 pub(super) fn generation(
     table: &RoutingTable,
     mut request: GenerationRequest,
-    deadline: Instant,
+    wishes: &Wishes,
 ) -> Result<Job, ApiError> {
-    let (id, model) = serving(table, &request)?;
+    let Target { id, model, terms } = serving(table, &request)?;
+    let settled = wishes.settle(terms)?;
     request.check_adapters(&model.adapters)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     if let Some(refusal) = refusal_of(&model.tasks, Task::Generate).filter(|_| !model.tasks.is_empty()) {
@@ -93,28 +63,26 @@ pub(super) fn generation(
     settle(&mut request, model);
     let body = serde_json::to_vec(&request).map_err(|_| unwritable())?;
     let streamed = request.streaming().is_some();
-    Ok(Job { streamed, ..job(GENERATIONS_PATH, (id, model), &generation, body, deadline) })
+    Ok(Job { streamed, ..job(GENERATIONS_PATH, (id, model), &generation, body, settled) })
 }
 
 /// `request` has passed its own `check`.
-pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, deadline: Instant) -> Result<Job, ApiError> {
-    let (id, model) = serving(table, &request.generation)?;
+pub(super) fn edit(table: &RoutingTable, mut request: EditRequest, wishes: &Wishes) -> Result<Job, ApiError> {
+    let Target { id, model, terms } = serving(table, &request.generation)?;
+    let settled = wishes.settle(terms)?;
     request.generation.check_adapters(&model.adapters)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request.generation, model);
-    from_picture(EDITS_PATH, (id, model), &generation, &request, deadline)
+    from_picture(EDITS_PATH, (id, model), &generation, &request, settled)
 }
 
 /// `request` has passed its own `check`.
-pub(super) fn variation(
-    table: &RoutingTable,
-    mut request: VariationRequest,
-    deadline: Instant,
-) -> Result<Job, ApiError> {
-    let (id, model) = serving(table, &request.edit().generation)?;
+pub(super) fn variation(table: &RoutingTable, mut request: VariationRequest, wishes: &Wishes) -> Result<Job, ApiError> {
+    let Target { id, model, terms } = serving(table, &request.edit().generation)?;
+    let settled = wishes.settle(terms)?;
     let generation = request.resolve(&model.defaults, &model.limits)?;
     settle(&mut request.edit_mut().generation, model);
-    from_picture(VARIATIONS_PATH, (id, model), &generation, request.edit(), deadline)
+    from_picture(VARIATIONS_PATH, (id, model), &generation, request.edit(), settled)
 }
 
 fn from_picture(
@@ -122,12 +90,12 @@ fn from_picture(
     model: (&ModelId, &ServedModel),
     generation: &Generation,
     request: &EditRequest,
-    deadline: Instant,
+    settled: Settled,
 ) -> Result<Job, ApiError> {
     let steps = calls(&model.1.tasks, generation, request)?;
     let body = request.to_json().map_err(|_| unwritable())?;
     let streamed = request.generation.streaming().is_some();
-    Ok(Job { steps, streamed, ..job(path, model, generation, body, deadline) })
+    Ok(Job { steps, streamed, ..job(path, model, generation, body, settled) })
 }
 
 /// Refuses what the checkpoint can't do. Before a pod has said what it can, the pod refuses, and the most is counted.
@@ -138,13 +106,10 @@ fn calls(tasks: &[Task], generation: &Generation, request: &EditRequest) -> Resu
     request.way(tasks)?.model_calls(generation)
 }
 
-fn serving<'a>(
-    table: &'a RoutingTable,
-    request: &GenerationRequest,
-) -> Result<(&'a ModelId, &'a ServedModel), ApiError> {
-    let (id, model) = names::resolve(table, request.model.as_deref())?;
-    still_served(model)?;
-    Ok((id, model))
+fn serving<'a>(table: &'a RoutingTable, request: &GenerationRequest) -> Result<Target<'a>, ApiError> {
+    let target = names::resolve(table, request.model.as_deref())?;
+    still_served(target.model)?;
+    Ok(target)
 }
 
 /// Decides what may not differ between two tries, and leaves out what is no pod's business.
@@ -160,7 +125,7 @@ fn job(
     (id, model): (&ModelId, &ServedModel),
     generation: &Generation,
     body: Vec<u8>,
-    deadline: Instant,
+    Settled { deadline, precedence }: Settled,
 ) -> Job {
     let bytes_of = |pictures: u32| {
         let pixels = generation.picture_size.pixels().saturating_mul(u64::from(pictures));
@@ -178,7 +143,7 @@ fn job(
         streamed: false,
         max_event: bytes_of(1),
         deadline,
-        precedence: Precedence::default(),
+        precedence,
     }
 }
 

@@ -13,9 +13,10 @@ use easel_api::images::{EditRequest, MAX_EDIT_BODY, VariationRequest};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use crate::gateway::admit::{self, Job, Precedence};
+use crate::gateway::admit::{self, Job};
 use crate::gateway::body::{self, Accepted};
 use crate::gateway::observe::RequestId;
+use crate::gateway::terms::Wishes;
 use crate::gateway::{Gateway, generations};
 use crate::routing_table::RoutingTable;
 
@@ -48,24 +49,24 @@ pub(super) async fn vary(
 }
 
 async fn admit_edit(table: Arc<RoutingTable>, sent: Sent) -> Result<Job, ApiError> {
-    let Sent { content_type, body, deadline } = sent;
+    let Sent { content_type, body, wishes } = sent;
     let request = EditRequest::read(&content_type, body).await?;
     request.check()?;
-    admit::edit(&table, request, deadline)
+    admit::edit(&table, request, &wishes)
 }
 
 async fn admit_variation(table: Arc<RoutingTable>, sent: Sent) -> Result<Job, ApiError> {
-    let Sent { content_type, body, deadline } = sent;
+    let Sent { content_type, body, wishes } = sent;
     let request = VariationRequest::read(&content_type, body).await?;
     request.check()?;
-    admit::variation(&table, request, deadline)
+    admit::variation(&table, request, &wishes)
 }
 
 /// A body, and what of its head is needed to read it.
 struct Sent {
     content_type: String,
     body: Bytes,
-    deadline: Instant,
+    wishes: Wishes,
 }
 
 async fn parse<A: Future<Output = Result<Job, ApiError>>>(
@@ -78,12 +79,11 @@ async fn parse<A: Future<Output = Result<Job, ApiError>>>(
     let longest = arrived + gateway.args().request_timeout();
     let length = body::length(headers).unwrap_or(MAX_EDIT_BODY);
     let (body, room) = body::read(headers, body, ACCEPTED, room(gateway, length, longest)).await?;
-    let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
-    let precedence = Precedence::of(headers)?;
-    let sent = Sent { content_type: body::content_type(headers).to_owned(), body, deadline };
+    let wishes = Wishes::of(headers, arrived, gateway.args().request_timeout())?;
+    let sent = Sent { content_type: body::content_type(headers).to_owned(), body, wishes };
     let mut job = admit(gateway.table(), sent).await?;
     job.room = Some(Arc::new(only(room, job.body.len())));
-    Ok(Job { precedence, ..job })
+    Ok(job)
 }
 
 async fn room(gateway: &Gateway, length: u64, until: Instant) -> Result<OwnedSemaphorePermit, ApiError> {

@@ -15,12 +15,13 @@ use easel_planner::units::MicroUsd;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::gateway::admit::{self, Job, Precedence};
+use crate::gateway::admit::{self, Job};
 use crate::gateway::body::{self, Accepted};
 use crate::gateway::metrics::FaultLabel;
 use crate::gateway::observe::{RequestId, Served};
 use crate::gateway::proxy::{self, Drawn, WARNING_HEADER};
 use crate::gateway::route::Booking;
+use crate::gateway::terms::Wishes;
 use crate::gateway::tries::{Fault, Tries};
 use crate::gateway::{Gateway, render, stream};
 
@@ -67,11 +68,10 @@ pub(super) async fn run(gateway: &Gateway, job: Result<Job, ApiError>, id: &Requ
 
 async fn parse(gateway: &Gateway, headers: &HeaderMap, body: Body, arrived: Instant) -> Result<Job, ApiError> {
     let (body, ()) = body::read(headers, body, ACCEPTED, async { Ok(()) }).await?;
-    let deadline = admit::deadline(headers, arrived, gateway.args().request_timeout())?;
-    let precedence = Precedence::of(headers)?;
+    let wishes = Wishes::of(headers, arrived, gateway.args().request_timeout())?;
     let request = GenerationRequest::parse(&body)?;
     request.check()?;
-    Ok(Job { precedence, ..admit::generation(&gateway.table(), request, deadline)? })
+    admit::generation(&gateway.table(), request, &wishes)
 }
 
 /// Until some pod has drawn it: a fault of one pod sends it to the next.

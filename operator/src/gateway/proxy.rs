@@ -19,8 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::gateway::Gateway;
-use crate::gateway::admit::{DEADLINE_HEADER, Job};
+use crate::gateway::admit::Job;
 use crate::gateway::snapshots::Snapshots;
+use crate::gateway::terms::DEADLINE_HEADER;
 use crate::gateway::tries::Fault;
 use crate::pod_client::PodClient;
 use crate::routing_table::Pod;

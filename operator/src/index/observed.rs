@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use easel_api::engine::Report;
-use easel_crds::{GpuPool, ImageModel};
+use easel_crds::{GpuPool, ImageModel, ImageRoute};
 use easel_planner::snapshot::Tenancy;
-use easel_planner::{ModelId, PoolName, ReplicaId};
+use easel_planner::{ModelId, PoolName, ReplicaId, RouteId};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
@@ -23,6 +23,7 @@ pub struct Observed {
     pub complete: bool,
     pub pools: BTreeMap<PoolName, Arc<GpuPool>>,
     pub models: BTreeMap<ModelId, Arc<ImageModel>>,
+    pub routes: BTreeMap<RouteId, Arc<ImageRoute>>,
     pub deployments: BTreeMap<Key, Arc<Deployment>>,
     pub pods: BTreeMap<ReplicaId, Arc<ObservedPod>>,
     /// Of pods that are being listened to.

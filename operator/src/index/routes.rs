@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use easel_api::images::Task;
 use easel_crds::ImageModel;
 use easel_planner::route::Endpoint;
-use easel_planner::snapshot::Pool;
+use easel_planner::snapshot::{Model, Pool, Slo};
+use easel_planner::traffic::{self, RouteClass};
 use easel_planner::units::MicroUsdPerHour;
-use easel_planner::{ModelId, ReplicaId};
+use easel_planner::{ModelId, ReplicaId, RouteId};
 
-use super::snapshot::{believable, reported};
+use super::snapshot::{believable, reported, routes};
 use super::{Observed, ObservedPod};
 use crate::names::split;
-use crate::routing_table::{Pod, RoutingTable, ServedModel};
+use crate::routing_table::{Pod, RoutingTable, ServedModel, ServedRoute, Terms};
 use crate::wire;
 
 /// The engine's port in every inference pod.
@@ -24,7 +25,40 @@ pub fn routing_table(observed: &Observed) -> RoutingTable {
     let served = |id: &ModelId, model| served(id, model, tasks.get(id).cloned().unwrap_or_default());
     let models = observed.models.iter().filter_map(|(id, model)| Some((id.clone(), served(id, model)?)));
     let pods = observed.pods.iter().filter_map(|(id, pod)| Some((id.clone(), answering(observed, id, pod)?)));
-    RoutingTable { complete: observed.complete, models: models.collect(), pods: pods.collect() }
+    let models: BTreeMap<_, _> = models.collect();
+    let routes = served_routes(observed, &models);
+    RoutingTable { complete: observed.complete, models, routes, pods: pods.collect() }
+}
+
+/// Routes that have their name, each with the backends that exist.
+fn served_routes(observed: &Observed, models: &BTreeMap<ModelId, ServedModel>) -> BTreeMap<RouteId, ServedRoute> {
+    let routes = routes(observed);
+    let accepted = traffic::accept(&routes, &models.keys().cloned().collect());
+    let served = |(id, route): (RouteId, traffic::Route)| {
+        let verdict = accepted.get(&id).filter(|verdict| verdict.name.is_ok())?;
+        let backends = route.in_order().into_iter().map(|backend| backend.model.clone());
+        let backends = backends.filter(|model| verdict.accepted(model)).collect();
+        let namespace = id.as_str().split_once('/').map_or("", |(namespace, _)| namespace).to_owned();
+        let traffic::Route { model, created, backends: _, classes, default_class, tenants } = route;
+        let created = u64::try_from(created).unwrap_or(0);
+        let terms = Terms { classes, default_class, tenants };
+        Some((id, ServedRoute { namespace, name: model, created, backends, terms }))
+    };
+    routes.into_iter().filter_map(served).collect()
+}
+
+/// What a model promises to those who ask for it by its own name.
+fn terms(model: &ImageModel) -> Terms {
+    let slos = Model::try_from(model).map(|model| model.slos).unwrap_or_default();
+    let class = |Slo { class, latency, percentile }: Slo| RouteClass {
+        name: class,
+        latency,
+        percentile,
+        priority: traffic::Priority::default(),
+        max_per_image: None,
+        overflow: traffic::Overflow::Queue,
+    };
+    Terms { classes: slos.into_iter().map(class).collect(), ..Terms::default() }
 }
 
 /// What pods say that the checkpoints which are in effect can do.
@@ -56,6 +90,7 @@ fn served(id: &ModelId, model: &ImageModel, tasks: Vec<Task>) -> Option<ServedMo
         adapters: model.spec.adapters.iter().map(|adapter| adapter.name.clone()).collect(),
         tasks,
         parked: model.spec.replicas.min == 0,
+        terms: terms(model),
     })
 }
 
@@ -109,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::{model, observed, pool, report, shared_pod, with};
+    use crate::testing::{model, observed, pool, report, route, shared_pod, with};
 
     #[test]
     fn a_model_can_do_what_a_pod_says_of_the_checkpoint_that_is_in_effect() {
@@ -124,6 +159,25 @@ mod tests {
         let in_effect = model("art", "m").in_effect().unwrap().1.to_owned();
         assert_eq!(tasks(&in_effect), [Task::Inpaint]);
         assert!(tasks("sha256:other").is_empty());
+    }
+
+    #[test]
+    fn a_route_is_served_with_the_backends_that_exist_in_their_order() {
+        let mut world = observed(&[pool("cpu")], &[model("art", "low"), model("art", "best")], &[]);
+        let spec = json!({"model": "paint-1", "backends": [{"model": "low"}, {"model": "gone"},
+            {"model": "best", "tier": 2}], "classes": [{"name": "live", "latencyTarget": "5s"}]});
+        for route in [route("art", "paint", &spec), route("art", "younger", &spec)] {
+            let id = easel_crds::planner::route_id(&route).unwrap();
+            world.routes.insert(id, std::sync::Arc::new(route));
+        }
+        let table = routing_table(&world);
+        assert_eq!(table.routes.keys().map(RouteId::as_str).collect::<Vec<_>>(), ["art/paint"]);
+        let served = table.routes.values().next().unwrap();
+        let backends: Vec<&str> = served.backends.iter().map(ModelId::as_str).collect();
+        assert_eq!(
+            (&*served.name, backends, &*served.terms.classes[0].name),
+            ("paint-1", vec!["art/best", "art/low"], "live")
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use easel_api::engine::{DesiredModel, Generation, ModelReport, Report};
 use easel_planner::snapshot::{Model, Pool, Replica, ReplicaPhase, Resident, Snapshot, Tenancy};
-use easel_planner::{ModelId, ReplicaId};
+use easel_planner::traffic::Route;
+use easel_planner::{ModelId, ReplicaId, RouteId};
 
 use super::{Observed, ObservedPod};
 
@@ -35,8 +36,14 @@ pub fn snapshot(observed: &Observed, told: &BTreeMap<ReplicaId, Told>) -> Snapsh
         pools: pools.collect(),
         models: models.collect(),
         replicas: replicas.collect(),
-        ..Snapshot::default() // routes and measurements are not watched yet
+        routes: routes(observed),
+        ..Snapshot::default() // what was measured is remembered by the leader
     }
+}
+
+/// Those that are valid by themselves.
+pub(super) fn routes(observed: &Observed) -> BTreeMap<RouteId, Route> {
+    observed.routes.iter().filter_map(|(id, route)| Some((id.clone(), Route::try_from(&**route).ok()?))).collect()
 }
 
 pub(crate) fn phase(observed: &Observed, pod: &ObservedPod) -> ReplicaPhase {

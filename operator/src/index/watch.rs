@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use easel_crds::planner::{model_id, pool_name};
-use easel_crds::{GpuPool, ImageModel};
+use easel_crds::planner::{model_id, pool_name, route_id};
+use easel_crds::{GpuPool, ImageModel, ImageRoute};
 use easel_planner::ReplicaId;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -70,6 +70,7 @@ pub struct Index {
 struct Stores {
     pools: Store<GpuPool>,
     models: Store<ImageModel>,
+    routes: Store<ImageRoute>,
     deployments: Store<Deployment>,
     pods: Store<Pod>,
 }
@@ -89,6 +90,7 @@ impl Index {
         let stores = Stores {
             pools: self.reflect(&mut watches, Api::all(self.client.clone()), watcher::Config::default(), &changed),
             models: self.reflect(&mut watches, Api::all(self.client.clone()), watcher::Config::default(), &changed),
+            routes: self.reflect(&mut watches, Api::all(self.client.clone()), watcher::Config::default(), &changed),
             deployments: self.reflect(&mut watches, all(&self.client), ours.clone(), &changed),
             pods: self.reflect(&mut watches, all(&self.client), ours, &changed),
         };
@@ -164,6 +166,7 @@ impl Index {
             complete: complete || former.complete,
             pools: stores.pools.state().into_iter().filter_map(|pool| Some((pool_name(&pool).ok()?, pool))).collect(),
             models: stores.models.state().into_iter().filter_map(|m| Some((model_id(&m).ok()?, m))).collect(),
+            routes: stores.routes.state().into_iter().filter_map(|r| Some((route_id(&r).ok()?, r))).collect(),
             deployments: stores
                 .deployments
                 .state()
@@ -191,10 +194,11 @@ impl Index {
 impl Stores {
     fn complete(&self) -> bool {
         use futures::FutureExt;
-        let Self { pools, models, deployments, pods } = self;
+        let Self { pools, models, routes, deployments, pods } = self;
         let ready = join_all([
             pools.wait_until_ready().map(|ready| ready.is_ok()).boxed(),
             models.wait_until_ready().map(|ready| ready.is_ok()).boxed(),
+            routes.wait_until_ready().map(|ready| ready.is_ok()).boxed(),
             deployments.wait_until_ready().map(|ready| ready.is_ok()).boxed(),
             pods.wait_until_ready().map(|ready| ready.is_ok()).boxed(),
         ]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use easel_api::engine::{AdapterReport, AdapterState, ModelReport, ModelState, Report};
 use easel_planner::snapshot::{ReplicaPhase, Snapshot, Tenancy};
-use easel_planner::{FleetPlan, ModelId, PoolName, ReplicaId};
+use easel_planner::{FleetPlan, ModelId, PoolName, ReplicaId, RouteId};
 use kube::Resource;
 
 use super::Desired;
@@ -34,6 +34,7 @@ pub(super) struct Facts {
     known: Known,
     pools: BTreeMap<PoolName, Version>,
     models: BTreeMap<ModelId, Version>,
+    routes: BTreeMap<RouteId, Version>,
     deployments: Vec<Option<String>>,
     pods: BTreeMap<ReplicaId, Arc<ObservedPod>>,
     reports: BTreeMap<ReplicaId, Vec<(String, String, Stage)>>,
@@ -67,6 +68,7 @@ impl View {
             known: known.clone(),
             pools: observed.pools.iter().map(|(name, pool)| (name.clone(), version(&**pool))).collect(),
             models: observed.models.iter().map(|(id, model)| (id.clone(), version(&**model))).collect(),
+            routes: observed.routes.iter().map(|(id, route)| (id.clone(), version(&**route))).collect(),
             deployments: observed.deployments.values().map(|d| d.metadata.resource_version.clone()).collect(),
             pods: observed.pods.clone(),
             reports: observed.reports.iter().map(|(id, report)| (id.clone(), stages(report))).collect(),

@@ -1,5 +1,7 @@
 //! What a client gets wrong is told in OpenAI's envelope, and costs no pod anything.
 
+use std::time::Duration;
+
 use reqwest::header;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,6 +143,34 @@ async fn a_priority_and_a_tenant_are_checked_and_sent_on() {
     assert_eq!(said.headers["x-easel-tenant"], "team-a");
     assert_eq!(silent.headers["x-easel-priority"], "normal");
     assert!(!silent.headers.contains_key("x-easel-tenant"));
+}
+
+#[tokio::test]
+async fn a_request_to_a_route_is_drawn_by_its_backend_in_the_time_and_order_of_its_class() {
+    let stage = Stage::new(&[]).await;
+    let pod = stage.add_pod("a", []).await;
+    stage.add_route("paint-1", "demo/tiny", "live", Duration::from_secs(5));
+    let asked = |class: &'static str| {
+        stage.draw(&json!({"model": "paint-1", "prompt": "a cat"})).header("x-easel-class", class).send()
+    };
+    let response = asked("live").await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-easel-model"]),
+        (200, &"demo/tiny".parse().unwrap())
+    );
+    let call = &pod.calls()[0];
+    let left: u64 = call.headers["x-easel-deadline-ms"].to_str().unwrap().parse().unwrap();
+    assert!((1..=5000).contains(&left), "{left}");
+    assert_eq!(call.headers["x-easel-priority"], "high");
+    let (status, error) = error_of(asked("lvie").await.unwrap()).await;
+    assert_eq!(
+        (status, error["param"].as_str(), error["code"].as_str()),
+        (400, Some("x-easel-class"), Some("unknown_class"))
+    );
+    let listed: Value = stage.get("/v1/models").send().await.unwrap().json().await.unwrap();
+    let names: Vec<&str> =
+        listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    assert_eq!(names, ["paint-1", "tiny"]);
 }
 
 #[tokio::test]

@@ -12,10 +12,11 @@ use easel_api::identity::Identity;
 use easel_api::images::SamplerKind;
 use easel_operator::gateway::{Gateway, GatewayArgs, GatewayMetrics, serve};
 use easel_operator::pod_client::PodClient;
-use easel_operator::routing_table::{Pod, RoutingTable, ServedModel};
+use easel_operator::routing_table::{Pod, RoutingTable, ServedModel, ServedRoute, Terms};
 use easel_planner::route::Endpoint;
+use easel_planner::traffic::{Overflow, Priority, RouteClass};
 use easel_planner::units::MicroUsdPerHour;
-use easel_planner::{ModelId, ReplicaId};
+use easel_planner::{ModelId, ReplicaId, RouteId};
 use prometheus_client::registry::Registry;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -85,8 +86,29 @@ impl Stage {
             adapters: vec!["ink".into()],
             tasks: Vec::new(),
             parked: false,
+            terms: Terms::default(),
         };
         self.edit(|table| drop(table.models.insert(ModelId::new(format!("{namespace}/{name}")), model)));
+    }
+
+    /// A route of namespace `demo` with one class, of high priority.
+    pub(crate) fn add_route(&self, name: &str, backend: &str, class: &str, latency: Duration) {
+        let class = RouteClass {
+            name: class.into(),
+            latency,
+            percentile: 95,
+            priority: Priority::High,
+            max_per_image: None,
+            overflow: Overflow::Queue,
+        };
+        let route = ServedRoute {
+            namespace: "demo".into(),
+            name: name.into(),
+            created: 1_700_000_000,
+            backends: vec![ModelId::new(backend)],
+            terms: Terms { classes: vec![class], ..Terms::default() },
+        };
+        self.edit(|table| drop(table.routes.insert(RouteId::new(format!("demo/{name}")), route)));
     }
 
     /// A pod of this deployment that holds `demo/tiny`.

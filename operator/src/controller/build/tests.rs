@@ -131,7 +131,7 @@ fn pod(wanted: &Wanted) -> k8s_openapi::api::core::v1::PodSpec {
 }
 
 /// A pool of a device class, with these fields of its spec besides.
-fn claimed(fields: serde_json::Value) -> Wanted {
+fn claimed(fields: &serde_json::Value) -> Wanted {
     let mut spec = json!({"devices": null, "deviceClassName": "gpu.nvidia.com", "devicesPerReplica": 2, "memory": "80Gi",
         "deviceSelectors": ["device.attributes['gpu.nvidia.com'].type == 'gpu'"]});
     spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -140,7 +140,7 @@ fn claimed(fields: serde_json::Value) -> Wanted {
 
 #[test]
 fn devices_of_a_class_are_claimed_by_a_template_of_their_own() {
-    let wanted = claimed(json!({}));
+    let wanted = claimed(&json!({}));
     let claim = build(&wanted, &settings()).claim.unwrap();
     let name = claim.metadata.name.clone();
     assert_eq!(pod(&wanted).resource_claims.unwrap()[0].resource_claim_template_name, name);
@@ -159,7 +159,7 @@ fn devices_of_a_class_are_claimed_by_a_template_of_their_own() {
                 expression: device.attributes['gpu.nvidia.com'].type == 'gpu'
           name: devices
     ");
-    let other = build(&claimed(json!({"devicesPerReplica": 1})), &settings()).claim.unwrap();
+    let other = build(&claimed(&json!({"devicesPerReplica": 1})), &settings()).claim.unwrap();
     assert_ne!(other.metadata.name, name, "its spec can't change");
     assert_eq!(build(&shared(json!({})), &settings()).claim, None);
 }
@@ -168,9 +168,9 @@ fn devices_of_a_class_are_claimed_by_a_template_of_their_own() {
 fn a_host_cache_is_told_to_the_pod_and_asked_for_in_its_memory() {
     let memory =
         |wanted: &Wanted| pod(wanted).containers[0].resources.clone().unwrap().limits.unwrap()["memory"].0.clone();
-    let with = claimed(json!({"hostCache": "64Gi"}));
+    let with = claimed(&json!({"hostCache": "64Gi"}));
     assert!(pod(&with).containers[0].args.clone().unwrap().contains(&format!("--host-bytes={}", 64_u64 << 30)));
-    assert_eq!((memory(&claimed(json!({}))).as_str(), memory(&with).as_str()), ("43136Mi", "108672Mi"));
+    assert_eq!((memory(&claimed(&json!({}))).as_str(), memory(&with).as_str()), ("43136Mi", "108672Mi"));
 }
 
 #[test]

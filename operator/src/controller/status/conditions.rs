@@ -1,7 +1,7 @@
 //! One condition as Kubernetes keeps it, and how it follows on the one before.
 //! Knows what turns and what only changes its words.
 
-use easel_crds::condition::{ConditionType, Reason};
+use easel_crds::condition::{ConditionType, Reason, is_documented};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{Timestamp, Unit};
 
@@ -23,6 +23,7 @@ pub(crate) struct Finding {
 
 impl Finding {
     pub(crate) fn new(kind: ConditionType, is: Is, reason: Reason, message: impl Into<String>) -> Self {
+        debug_assert!(is_documented(kind, reason), "{kind} {reason} is in no table that users can read");
         Self { kind, is, reason, message: message.into() }
     }
 }
@@ -72,6 +73,7 @@ pub(crate) fn is_warning(status: &str, reason: &str) -> bool {
         Reason::Fetching,
         Reason::Verifying,
         Reason::AwaitingReplica,
+        Reason::AwaitingPlan,
         Reason::Parked,
         Reason::Starting,
         Reason::InUse,

@@ -2,6 +2,7 @@ use super::*;
 use easel_api::ImageSize;
 use easel_api::engine::{ModelDefaults, ModelLimits};
 use easel_api::images::SamplerKind;
+use easel_planner::RouteId;
 use proptest::prelude::*;
 
 fn served(namespace: &str, name: &str) -> (ModelId, ServedModel) {
@@ -16,6 +17,7 @@ fn served(namespace: &str, name: &str) -> (ModelId, ServedModel) {
         adapters: Vec::new(),
         tasks: Vec::new(),
         parked: false,
+        terms: Terms::default(),
     };
     (ModelId::new(format!("{namespace}/{name}")), model)
 }
@@ -27,7 +29,7 @@ fn table(models: &[(&str, &str)]) -> RoutingTable {
 
 fn found(table: &RoutingTable, wanted: Option<&str>) -> Result<String, String> {
     let code = |error: ApiError| error.code.unwrap_or_default();
-    resolve(table, wanted).map(|(id, _)| id.to_string()).map_err(code)
+    resolve(table, wanted).map(|target| target.id.to_string()).map_err(code)
 }
 
 #[test]
@@ -47,6 +49,47 @@ fn a_request_without_model_gets_the_only_one() {
     assert_eq!(found(&table(&[]), None), Err("missing_model".into()));
     let message = resolve(&table(&[("a", "m"), ("b", "m"), ("b", "n")]), None).unwrap_err().message;
     assert!(message.contains("a/m, b/m, n"), "{message}");
+}
+
+/// The table with a route of namespace `a` and this name.
+fn routed(mut table: RoutingTable, name: &str, backends: &[&str]) -> RoutingTable {
+    let route = ServedRoute {
+        namespace: "a".into(),
+        name: name.into(),
+        created: 2,
+        backends: backends.iter().map(|id| ModelId::new(*id)).collect(),
+        terms: Terms { default_class: Some("live".into()), ..Terms::default() },
+    };
+    table.routes.insert(RouteId::new("a/r"), route);
+    table
+}
+
+#[test]
+fn a_route_leads_to_its_first_backend_that_is_not_parked_on_the_routes_terms() {
+    let mut table = routed(table(&[("a", "best"), ("a", "low")]), "paint.v1", &["a/best", "a/low"]);
+    assert_eq!(found(&table, Some("paint.v1")), Ok("a/best".into()));
+    assert_eq!(resolve(&table, Some("a/paint.v1")).unwrap().terms.default_class.as_deref(), Some("live"));
+    assert_eq!(resolve(&table, Some("best")).unwrap().terms.default_class, None);
+    table.models.get_mut(&ModelId::new("a/best")).unwrap().parked = true;
+    assert_eq!(found(&table, Some("paint.v1")), Ok("a/low".into()));
+    table.models.get_mut(&ModelId::new("a/low")).unwrap().parked = true;
+    assert_eq!(found(&table, Some("paint.v1")), Ok("a/best".into()), "and is answered as a parked model is");
+}
+
+#[test]
+fn a_route_stands_before_the_model_of_its_name_and_is_listed_once() {
+    let table = routed(table(&[("a", "sdxl"), ("a", "turbo"), ("b", "sdxl")]), "sdxl", &["a/turbo"]);
+    assert_eq!(found(&table, Some("a/sdxl")), Ok("a/turbo".into()));
+    assert_eq!(found(&table, Some("b/sdxl")), Ok("b/sdxl".into()));
+    assert_eq!(found(&table, Some("sdxl")), Err("ambiguous_model".into()));
+    let listed: Vec<String> = all(&table).data.into_iter().map(|model| model.id).collect();
+    assert_eq!(listed, ["a/sdxl", "turbo", "b/sdxl"]);
+    assert_eq!(one(&table, "a/sdxl").unwrap().created, 2);
+}
+
+#[test]
+fn a_route_without_backends_says_so() {
+    assert_eq!(found(&routed(table(&[]), "paint", &[]), Some("paint")), Err("no_backend".into()));
 }
 
 #[test]
