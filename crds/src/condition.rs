@@ -74,6 +74,7 @@ words! {
         // Placed
         Placed,
         Parked,
+    Asleep,
         NoPool,
         UnknownPool,
         TooLittleMemory,

@@ -250,15 +250,17 @@ pub enum Placement {
     Dedicated,
 }
 
-/// How many replicas hold the model. `kubectl scale` sets `min`.
+/// How many replicas hold the model: `min`, and as many up to `max` as demand asks for. `kubectl scale` sets `min`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.max) || self.min <= self.max").message("replicas.min must not be above replicas.max"))]
 pub struct Replicas {
-    /// 0 parks the model: its pods go, and requests are answered with 503 until it is raised.
+    /// 0 with a `max`: nothing is held while nobody asks, and the first request waits until the model is there. 0 without
+    /// a `max` parks the model: its pods go, and requests are answered with 503 until it is raised.
     #[serde(default = "default_min")]
     #[schemars(range(min = 0, max = 1000))]
     pub min: u32,
+    /// Left out: always `min`, whatever the demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max: Option<u32>,

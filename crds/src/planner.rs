@@ -136,6 +136,7 @@ impl TryFrom<&ImageModel> for Model {
                 Placement::Dedicated => snapshot::Placement::Dedicated,
             },
             pools: pools.iter().map(PoolName::new).collect(),
+            replicas: replicas.min,
             min_replicas: replicas.min,
             max_replicas: replicas.max,
             max_per_image: per_image.transpose()?,

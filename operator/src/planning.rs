@@ -2,6 +2,7 @@
 //! Owns what pods were told; decides nothing itself.
 
 mod push;
+mod remembered;
 mod residency;
 mod view;
 
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use easel_api::engine::{DesiredModel, Generation};
-use easel_planner::latency::StepTimes;
 use easel_planner::snapshot::Tenancy;
 use easel_planner::{ReplicaId, plan};
 use prometheus_client::metrics::gauge::Gauge;
@@ -23,6 +23,7 @@ use crate::index::{Observed, Told, routing_table, snapshot};
 use crate::pod_client::PodClient;
 use crate::stores::{Known, Secrets, Tags};
 use push::{PushMetrics, Pushes};
+use remembered::Remembered;
 pub use view::View;
 
 /// Changes come in bursts: what comes within this time is planned together.
@@ -78,7 +79,7 @@ impl Planning {
     pub async fn run(mut self) {
         let begun = Instant::now();
         let mut pushes = Pushes::new(self.client.clone(), self.metrics.pushes.clone());
-        let (mut sequence, mut steps) = (0, StepTimes::default());
+        let (mut sequence, mut remembered) = (0, Remembered::new());
         let mut resync = tokio::time::interval(RESYNC);
         loop {
             let forced = tokio::select! {
@@ -98,24 +99,21 @@ impl Planning {
             }
             self.raise_floor(&observed, sequence);
             pushes.forget_gone(&observed);
-            let view = self.plan(&observed, pushes.told(), known, &mut steps);
+            let view = self.plan(&observed, pushes.told(), known, &mut remembered);
             self.push(&mut pushes, &view, &mut sequence);
             self.publish(view, forced);
         }
     }
 
-    /// `steps`: what this leader has seen measured; another one learns it anew.
     fn plan(
         &self,
         observed: &Arc<Observed>,
         told: &BTreeMap<ReplicaId, Told>,
         known: Known,
-        steps: &mut StepTimes,
+        remembered: &mut Remembered,
     ) -> View {
         let begun = Instant::now();
-        let mut snapshot = snapshot(observed, told);
-        steps.learn(&snapshot);
-        snapshot.steps = steps.clone();
+        let snapshot = remembered.scale(snapshot(observed, told));
         let plan = plan(&snapshot);
         self.metrics.seconds.observe(begun.elapsed().as_secs_f64());
         self.metrics.models.set(i64::try_from(snapshot.models.len()).unwrap_or(i64::MAX));

@@ -116,6 +116,7 @@ mod tests {
             memory: Bytes(1),
             placement: crate::snapshot::Placement::Shared,
             pools: Vec::new(),
+            replicas: 1,
             min_replicas: 1,
             max_replicas: None,
             max_per_image: None,

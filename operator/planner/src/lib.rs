@@ -9,6 +9,7 @@ pub mod placement;
 pub mod plan;
 pub mod report;
 pub mod route;
+pub mod scale;
 pub mod simulate;
 pub mod snapshot;
 pub mod time;
@@ -17,4 +18,5 @@ pub mod units;
 
 pub use names::{ModelId, PoolName, ReplicaId, RouteId};
 pub use plan::{FleetPlan, plan};
+pub use scale::{Memory, scale};
 pub use snapshot::Snapshot;

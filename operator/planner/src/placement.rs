@@ -163,6 +163,7 @@ mod tests {
             memory: Bytes(1),
             placement: Placement::Shared,
             pools: Vec::new(),
+            replicas: 1,
             min_replicas: 1,
             max_replicas: None,
             max_per_image: max_per_image.map(|text| MicroUsd::from_dollars(text).unwrap()),

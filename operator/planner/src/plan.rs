@@ -50,10 +50,10 @@ fn outcome(snapshot: &Snapshot, fleet: &mut Fleet<'_>, id: &ModelId, model: &Mod
     if model.leaving {
         return Outcome::Leaving;
     }
-    if model.min_replicas == 0 {
-        return Outcome::Parked;
+    if model.replicas == 0 {
+        return if model.max_replicas.is_some() { Outcome::Asleep } else { Outcome::Parked };
     }
-    let wanted = model.min_replicas;
+    let wanted = model.replicas;
     if snapshot.pools.is_empty() && model.pools.is_empty() {
         return Outcome::NoPool { wanted };
     }
@@ -100,7 +100,7 @@ fn seat_shared(
     order: &[PoolName],
     rejections: &mut Vec<(PoolName, Rejection)>,
 ) {
-    let missing = model.min_replicas.saturating_sub(fleet.seated(id));
+    let missing = model.replicas.saturating_sub(fleet.seated(id));
     let mut asked = order.iter();
     let mut pool = asked.next();
     for _ in 0..missing {
@@ -112,7 +112,7 @@ fn seat_shared(
         }
     }
     // Asked again at the end, so that the reasons are those of what is seated, and the same the next time.
-    if fleet.seated(id) < model.min_replicas {
+    if fleet.seated(id) < model.replicas {
         rejections.extend(order.iter().filter_map(|name| Some((name.clone(), fleet.refusal(id, model, name)?))));
     }
 }
@@ -129,8 +129,7 @@ fn seat_dedicated(
     let home = fleet.dedicated_pool(id);
     let mut most: Option<(u32, &PoolName)> = None;
     for name in order {
-        let missing =
-            if home.as_ref() == Some(name) { model.min_replicas - fleet.seated(id) } else { model.min_replicas };
+        let missing = if home.as_ref() == Some(name) { model.replicas - fleet.seated(id) } else { model.replicas };
         let (room, rejection) = fleet.dedicated_room(id, model, name, missing);
         if home.as_ref().is_none_or(|home| home == name) && most.is_none_or(|(best, _)| room > best) {
             most = Some((room, name));

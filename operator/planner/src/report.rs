@@ -12,8 +12,10 @@ use crate::units::MicroUsdPerHour;
 pub enum Outcome {
     /// Every wanted replica has its place.
     Placed { seats: Vec<(PoolName, u32)> },
-    /// `min` is 0.
+    /// `min` is 0, and there is no `max` that demand could wake it to.
     Parked,
+    /// `min` is 0, and nobody has asked for it lately: the first request wakes it.
+    Asleep,
     /// Fewer than wanted, and what every pool that was asked says.
     Short { wanted: u32, seats: Vec<(PoolName, u32)>, rejections: Vec<(PoolName, Rejection)> },
     /// There is no pool at all.
@@ -27,7 +29,7 @@ impl Outcome {
     pub fn seated(&self) -> u32 {
         match self {
             Self::Placed { seats } | Self::Short { seats, .. } => seats.iter().map(|(_, n)| n).sum(),
-            Self::Parked | Self::NoPool { .. } | Self::Leaving => 0,
+            Self::Parked | Self::Asleep | Self::NoPool { .. } | Self::Leaving => 0,
         }
     }
 }
@@ -36,7 +38,13 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Placed { seats } => write!(f, "placed: {}", list(seats, |(pool, n)| format!("{n} on pool {pool}"))),
-            Self::Parked => write!(f, "parked: replicas.min is 0; raise it to serve the model"),
+            Self::Parked => {
+                write!(
+                    f,
+                    "parked: replicas.min is 0; raise it to serve the model, or set replicas.max to wake it on demand"
+                )
+            }
+            Self::Asleep => write!(f, "asleep: nobody asks for it; the first request wakes it"),
             Self::Short { wanted, seats, rejections } => {
                 let seated: u32 = seats.iter().map(|(_, n)| n).sum();
                 write!(f, "{seated} of {wanted} replicas placed; ")?;

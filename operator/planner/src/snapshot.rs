@@ -66,6 +66,8 @@ pub struct Model {
     pub placement: Placement,
     /// In order of preference; empty means any.
     pub pools: Vec<PoolName>,
+    /// Wanted now: the least, or what demand asks for, once `scale` has said so.
+    pub replicas: u32,
     pub min_replicas: u32,
     pub max_replicas: Option<u32>,
     /// Of one picture by the defaults: a pool where it would cost more takes no replica.

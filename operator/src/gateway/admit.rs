@@ -162,7 +162,10 @@ pub(super) fn still_there(table: &RoutingTable, job: &Job) -> Result<(), ApiErro
 
 fn still_served(model: &ServedModel) -> Result<(), ApiError> {
     if model.parked {
-        let message = format!("the model '{}' is parked: its ImageModel's replicas.min is 0", names::full_name(model));
+        let message = format!(
+            "the model '{}' is parked: its ImageModel's replicas.min is 0 and it has no replicas.max",
+            names::full_name(model)
+        );
         return Err(ApiError::unavailable("model_parked", message, PARKED_RETRY));
     }
     Ok(())

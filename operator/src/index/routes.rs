@@ -89,7 +89,7 @@ fn served(id: &ModelId, model: &ImageModel, tasks: Vec<Task>) -> Option<ServedMo
         limits: wire::limits(&model.spec.limits),
         adapters: model.spec.adapters.iter().map(|adapter| adapter.name.clone()).collect(),
         tasks,
-        parked: model.spec.replicas.min == 0,
+        parked: model.spec.replicas.min == 0 && model.spec.replicas.max.is_none(),
         terms: terms(model),
     })
 }

@@ -37,7 +37,7 @@ impl<'a> Fleet<'a> {
         for id in replica.residents.keys() {
             let Some(model) = self.snapshot.models.get(id) else { continue };
             let welcome = wanted(model, Placement::Shared)
-                && self.seated(id) < model.min_replicas
+                && self.seated(id) < model.replicas
                 && self.stays_welcome(id, model, &replica.pool, pool)
                 && placement::may_afford(model, pool, self.bill(id)).is_ok()
                 && self.shared[at].fit(id, model.memory).is_some();
@@ -53,7 +53,7 @@ impl<'a> Fleet<'a> {
         let Some(model) = self.snapshot.models.get(id) else { return };
         let welcome = wanted(model, Placement::Dedicated) && self.stays_welcome(id, model, &replica.pool, pool);
         let here = self.dedicated.get(id).is_none_or(|plan| plan.pool == replica.pool);
-        if welcome && here && self.seated(id) < model.min_replicas {
+        if welcome && here && self.seated(id) < model.replicas {
             // A lowered limit shows as a rejection when the model is planned.
             let _ = self.grow_dedicated(id, model, &replica.pool);
         }
@@ -162,7 +162,7 @@ impl<'a> Fleet<'a> {
         };
         let held: Vec<&Replica> = self.snapshot.replicas.values().filter(leaving).collect();
         if let Some(first) = held.first() {
-            let replicas = u32::try_from(held.len()).unwrap_or(u32::MAX).min(model.min_replicas);
+            let replicas = u32::try_from(held.len()).unwrap_or(u32::MAX).min(model.replicas);
             self.dedicated.insert(id.clone(), DedicatedPlan { pool: first.pool.clone(), replicas });
         }
     }
@@ -239,7 +239,7 @@ impl<'a> Fleet<'a> {
         let ready = seats.filter_map(|seats| self.snapshot.replicas.get(seats.replica.as_ref()?)).filter(|replica| {
             replica.residents.get(id).is_some_and(|resident| resident.ready && resident.digest == model.digest)
         });
-        wanted(model, Placement::Shared) && ready.count() < model.min_replicas as usize
+        wanted(model, Placement::Shared) && ready.count() < model.replicas as usize
     }
 
     pub(super) fn costs(&self, shared: &BTreeMap<PoolName, u32>) -> Vec<(PoolName, u32, MicroUsdPerHour)> {
@@ -258,5 +258,5 @@ fn first_refusal(wanted: u32, check: impl Fn(u32) -> Result<(), Rejection>) -> (
 }
 
 fn wanted(model: &Model, placement: Placement) -> bool {
-    model.placement == placement && !model.leaving && model.min_replicas > 0
+    model.placement == placement && !model.leaving && model.replicas > 0
 }

@@ -25,6 +25,7 @@ fn model(gib: u64, min_replicas: u32, placement: Placement, pools: &[&str]) -> M
         memory: Bytes(gib * GIB),
         placement,
         pools: pools.iter().map(|name| PoolName::new(*name)).collect(),
+        replicas: min_replicas,
         min_replicas,
         max_replicas: None,
         max_per_image: None,
@@ -185,7 +186,7 @@ fn an_outdated_replica_serves_on_while_a_current_one_is_seated() {
 fn a_parked_model_gives_its_replicas_back() {
     let world = snapshot(&[("cpu", pool(4, 1, "1"))], &[("d/m", model(1, 1, Placement::Shared, &[]))]);
     let (mut world, _) = settled(&world);
-    world.models.get_mut(&ModelId::new("d/m")).unwrap().min_replicas = 0;
+    world.models.get_mut(&ModelId::new("d/m")).unwrap().replicas = 0;
     let plan = plan(&world);
     assert_eq!(plan.outcomes[&ModelId::new("d/m")], Outcome::Parked);
     assert_eq!(plan.shared[&PoolName::new("cpu")], 0);

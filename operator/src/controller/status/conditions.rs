@@ -75,6 +75,7 @@ pub(crate) fn is_warning(status: &str, reason: &str) -> bool {
         Reason::AwaitingReplica,
         Reason::AwaitingPlan,
         Reason::Parked,
+        Reason::Asleep,
         Reason::Starting,
         Reason::InUse,
     ];

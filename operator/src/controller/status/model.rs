@@ -139,6 +139,7 @@ fn placed(id: &ModelId, view: &View, found: &Found) -> Finding {
     let (is, reason) = match outcome {
         Outcome::Placed { .. } => (Is::True, Reason::Placed),
         Outcome::Parked => (Is::False, Reason::Parked),
+        Outcome::Asleep => (Is::False, Reason::Asleep),
         Outcome::NoPool { .. } => (Is::False, Reason::NoPool),
         Outcome::Leaving => (Is::False, Reason::InUse),
         Outcome::Short { wanted: _, seats: _, rejections } => (Is::False, shortage(rejections)),
@@ -160,7 +161,7 @@ fn shortage(rejections: &[(PoolName, Rejection)]) -> Reason {
 
 fn serving(shown: &Shown<'_>, operator_namespace: &str, ready: u32) -> Finding {
     let Shown { id, model: _, view, found } = *shown;
-    let wanted = view.snapshot.models.get(id).map_or(0, |model| model.min_replicas);
+    let wanted = view.snapshot.models.get(id).map_or(0, |model| model.replicas);
     let finding = |is, reason, message: String| Finding::new(ConditionType::Serving, is, reason, message);
     if let Some(failure) = &found.failure {
         let is = if ready > 0 { Is::True } else { Is::False };
@@ -184,7 +185,7 @@ fn serving(shown: &Shown<'_>, operator_namespace: &str, ready: u32) -> Finding {
 fn trouble(id: &ModelId, view: &View, operator_namespace: &str) -> Option<String> {
     let seats = match view.plan.outcomes.get(id)? {
         Outcome::Placed { seats } | Outcome::Short { seats, .. } => seats,
-        Outcome::Parked | Outcome::NoPool { .. } | Outcome::Leaving => return None,
+        Outcome::Parked | Outcome::Asleep | Outcome::NoPool { .. } | Outcome::Leaving => return None,
     };
     let (namespace, name) = split(id);
     let dedicated = Workload::Dedicated { model: name.to_owned(), namespace: namespace.to_owned() };
