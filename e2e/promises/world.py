@@ -30,15 +30,21 @@ def model(name: str, namespace: str = "default", **spec) -> dict:
             "spec": {**copy.deepcopy(base), **spec}}
 
 
-def status(name: str, kind: str, namespace: str = "default") -> dict:
-    """One condition of an ImageModel once it speaks of the newest spec."""
-    thing = CLUSTER.get("imagemodel", name, "-n", namespace)
+def route(name: str, *backends: str, namespace: str = "default", **spec) -> dict:
+    return {"apiVersion": "easel.dev/v1alpha1", "kind": "ImageRoute", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"backends": [{"model": backend} for backend in backends], **spec}}
+
+
+def status(name: str, kind: str, namespace: str = "default", of: str = "imagemodel") -> dict:
+    """One condition of an object once it speaks of the newest spec."""
+    thing = CLUSTER.get(of, name, "-n", namespace)
     return condition(thing, kind) if thing and install.settled(thing) else {}
 
 
-def until(name: str, kind: str, value: str, reason: str | None = None, namespace: str = "default", timeout: float = 90) -> dict:
+def until(name: str, kind: str, value: str, reason: str | None = None, namespace: str = "default", timeout: float = 90,
+          of: str = "imagemodel") -> dict:
     def probe():
-        found = status(name, kind, namespace)
+        found = status(name, kind, namespace, of)
         return found if found.get("status") == value and reason in (None, found.get("reason")) else None
     return wait(f"{namespace}/{name} has {kind}={value} {reason or ''}", probe, timeout)
 
