@@ -6,6 +6,7 @@
 
 mod adapters;
 mod alarm;
+mod allocator;
 mod awaiting;
 mod compute;
 mod drawing;
@@ -13,6 +14,7 @@ mod fetching;
 mod load;
 mod metrics;
 mod previews;
+mod priority;
 mod residency;
 mod retry;
 mod snapshots;

@@ -10,6 +10,7 @@ use easel_api::engine::{ModelReport, Report};
 use tokio::sync::{mpsc, watch};
 
 use super::adapters::Adapters;
+use super::allocator;
 use super::awaiting::Awaiting;
 use super::drawing::{Drawings, Encoded, Resumed};
 use super::load::{Loading, default_picture};
@@ -298,6 +299,7 @@ impl<P: Pipeline> Engine<P> {
         if residents.retire(|pipeline| scheduler.uses(pipeline)) {
             self.times.forget(|pipeline| !residents.is_known(pipeline));
             scheduler.memory_mut().forget(|pipeline| !residents.is_known(pipeline));
+            allocator::give_back();
         }
         let now = Instant::now();
         self.tidy_adapters(now);

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::fetching::Fetching;
-use super::{Command, EngineMetrics};
+use super::{Command, EngineMetrics, allocator, priority};
 use crate::pipeline::{Edit, LoadError, Loader, Mask, Picture, PictureRequest, Pipeline, PipelineError, Way};
 
 /// Between two words about a verification; a report goes out ten times a second at most.
@@ -138,6 +138,7 @@ struct Worker<L: Loader> {
 
 impl<L: Loader> Worker<L> {
     fn run(&self, orders: &Receiver<Order<L::Pipeline>>) {
+        priority::go_behind();
         for Order { ticket, model, errand, room_bytes, held, unwanted } in orders {
             let ask = Ask { ticket, model, room_bytes, held, unwanted };
             let attempt = catch_unwind(AssertUnwindSafe(|| self.obey(&ask, errand)));
@@ -163,11 +164,11 @@ impl<L: Loader> Worker<L> {
             Errand::Wake { parked, is_new } => (self.wake(ask, parked, is_new)?, None),
             Errand::Park(pipeline) => (park(ask, pipeline), None),
             Errand::Forget(pipeline) => {
-                drop(pipeline);
+                allocator::free(pipeline);
                 (Landed::Disk, None)
             }
             Errand::ForgetParked(parked) => {
-                drop(parked);
+                allocator::free(parked);
                 (Landed::Disk, None)
             }
         };

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::WeakSender;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine::fetching::count;
-use crate::engine::{Command, EngineMetrics};
+use crate::engine::{Command, EngineMetrics, priority};
 use crate::pipeline::{LoadError, Loader, Pipeline};
 use crate::scheduler::PipelineId;
 
@@ -125,6 +125,7 @@ struct Reader<L: Loader> {
 
 impl<L: Loader> Reader<L> {
     fn run(&self, orders: &Receiver<Order<L::Pipeline>>) {
+        priority::go_behind();
         for order in orders {
             let started = Instant::now();
             let read = catch_unwind(AssertUnwindSafe(|| self.read(&order)));

@@ -44,8 +44,8 @@ fn is_small(frame: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn chunk(name: &[u8; 4], length: u32, content: &[u8]) -> Vec<u8> {
-        [&name[..], &length.to_le_bytes(), content].concat()
+    fn chunk(name: &[u8], length: u32, content: &[u8]) -> Vec<u8> {
+        [name, &length.to_le_bytes(), content].concat()
     }
 
     fn file(chunks: &[Vec<u8>]) -> Vec<u8> {
