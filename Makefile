@@ -56,8 +56,11 @@ bench-engine: ## seconds per picture beside diffusers, same weights and threads 
 bench-serve: ## pictures in time under Poisson arrivals, beside diffusers behind Ray Serve and LitServe (MORE="--seconds 20"); a quarter of an hour
 	@$(PYTHON) e2e/bench/serve.py $(MORE)
 
+bench-pod: ## steps after a cancel, steps beside a load, memory of what is resident, on a real pod (ROUNDS=5; MORE="--parts load"); five minutes
+	@$(PYTHON) e2e/bench/pod.py --rounds $(or $(ROUNDS),5) $(MORE)
+
 fuzz: deps ## feed the readers of headers, pictures and requests with broken bytes, each for SECONDS=60 (cargo install cargo-fuzz)
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) $(FUZZ_SAYS) || exit 1; done
 
-.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-serve fuzz
+.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve fuzz
