@@ -10,8 +10,8 @@ use easel_planner::units::{Bytes, MicroUsd, MicroUsdPerHour, PriceError, Speed, 
 use easel_planner::{ModelId, PoolName};
 
 use crate::{
-    CapacityType, Cost, Defaults, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PoolLimits, Price,
-    QuantityError, Sampler, Slo,
+    CapacityType, Cost, Defaults, GpuPool, GpuPoolSpec, ImageModel, ImageModelSpec, Placement, PodOverrides,
+    PoolLimits, Price, QuantityError, Sampler, Slo,
 };
 
 /// What is wrong with one object by itself. The CRD's schema refuses most of it; what an older schema let through, or
@@ -81,12 +81,7 @@ impl TryFrom<&GpuPool> for Pool {
             image: _,
             pod_overrides,
         } = &pool.spec;
-        if devices.is_some() == device_class_name.is_some() {
-            return Err(Invalid::Devices);
-        }
-        if let Some(key) = pod_overrides.forbidden() {
-            return Err(Invalid::Override(key.to_owned()));
-        }
+        check_pods(devices.is_some(), device_class_name.is_some(), pod_overrides)?;
         // The planner does not count cores, but a pool whose pods can't be made is no pool.
         positive("spec.cpu", cpu)?;
         cache.as_ref().map(|cache| positive("spec.cache.size", &cache.size)).transpose()?;
@@ -107,6 +102,14 @@ impl TryFrom<&GpuPool> for Pool {
             leaving: pool.metadata.deletion_timestamp.is_some(),
         })
     }
+}
+
+/// What the planner does not read, but a pool whose pods can't be made is no pool.
+fn check_pods(devices: bool, class: bool, overrides: &PodOverrides) -> Result<(), Invalid> {
+    if devices == class {
+        return Err(Invalid::Devices);
+    }
+    overrides.forbidden().map_or(Ok(()), |key| Err(Invalid::Override(key.to_owned())))
 }
 
 impl TryFrom<&ImageModel> for Model {

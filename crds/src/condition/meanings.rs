@@ -59,7 +59,8 @@ pub const MEANINGS: &[Meaning] = &[
     row(MODEL, CheckpointVerified, Reason::SignatureInvalid, "No signature is by a key that the pool trusts.", "Sign with a trusted key, or add the key to the pool's verification.publicKeys."),
     row(MODEL, CheckpointVerified, Reason::LoadFailed, "The bytes are right and the device could not load them; the message has its words.", "Raise spec.memory to what it takes, or mend the checkpoint."),
     row(MODEL, Placed, Reason::Placed, "Every wanted replica has its place.", ""),
-    row(MODEL, Placed, Reason::Parked, "replicas.min is 0.", "Raise replicas.min to serve the model."),
+    row(MODEL, Placed, Reason::Parked, "replicas.min is 0, and there is no replicas.max to wake up to.", "Raise replicas.min, or write a replicas.max, to serve the model."),
+    row(MODEL, Placed, Reason::Asleep, "replicas.min is 0 and nobody asks for the model.", "Nothing: the first request wakes it."),
     row(MODEL, Placed, Reason::AwaitingReplica, "The plan has not seen the model yet.", WAIT),
     row(MODEL, Placed, Reason::InvalidSpec, "The object is wrong by itself; an older schema let it through.", "Mend the field that the message names."),
     row(MODEL, Placed, Reason::NoPool, "There is no GpuPool, or every one that was asked is being deleted.", "Create a GpuPool, or name another in spec.pools."),
@@ -96,7 +97,8 @@ pub const MEANINGS: &[Meaning] = &[
     row(ROUTE, ResolvedRefs, Reason::AwaitingPlan, "The plan has not seen the route yet.", WAIT),
     row(ROUTE, Serving, Reason::Serving, "At least one backend answers.", ""),
     row(ROUTE, Serving, Reason::NoReadyBackend, "No backend answers, or none takes requests.", "Look at the conditions of the ImageModels that status.backends names."),
-    row(ROUTE, Serving, Reason::Parked, "Every backend is parked.", "Raise replicas.min of one of the ImageModels."),
+    row(ROUTE, Serving, Reason::Asleep, "Nobody asks for the route; a backend sleeps.", "Nothing: the first request wakes it."),
+    row(ROUTE, Serving, Reason::Parked, "Every backend is parked.", "Raise replicas.min of one of the ImageModels, or write a replicas.max."),
 ];
 
 /// Whether users can look it up. `Ready` has the reasons of its parts too.

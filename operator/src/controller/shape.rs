@@ -98,12 +98,7 @@ impl TryFrom<&GpuPool> for Shape {
             pod_overrides,
         } = &pool.spec;
         let count = *devices_per_replica;
-        let devices = match (devices.as_deref(), device_class_name) {
-            (Some("cpu"), None) => Devices::Cpu,
-            (Some(resource), None) => Devices::Extended { resource: resource.to_owned(), count },
-            (None, Some(name)) => Devices::Class { name: name.clone(), count, selectors: device_selectors.clone() },
-            (None, None) | (Some(_), Some(_)) => return Err(Invalid::Devices),
-        };
+        let devices = read_devices(devices.as_deref(), device_class_name.as_deref(), count, device_selectors)?;
         let named = |field| move |source: QuantityError| Invalid::Quantity { field, source };
         let milli = cpu.milli_value().map_err(named("spec.cpu"))?;
         let memory = memory.value().map_err(named("spec.memory"))?;
@@ -127,6 +122,20 @@ impl TryFrom<&GpuPool> for Shape {
             image: image.clone(),
             overrides: pod_overrides.clone(),
         })
+    }
+}
+
+fn read_devices(
+    devices: Option<&str>,
+    class: Option<&str>,
+    count: u32,
+    selectors: &[String],
+) -> Result<Devices, Invalid> {
+    match (devices, class) {
+        (Some("cpu"), None) => Ok(Devices::Cpu),
+        (Some(resource), None) => Ok(Devices::Extended { resource: resource.to_owned(), count }),
+        (None, Some(name)) => Ok(Devices::Class { name: name.to_owned(), count, selectors: selectors.to_vec() }),
+        (None, None) | (Some(_), Some(_)) => Err(Invalid::Devices),
     }
 }
 

@@ -4,6 +4,7 @@
 use easel_crds::condition::{ConditionType, Reason};
 use easel_crds::image_route::BackendStatus;
 use easel_crds::{ImageRoute, ImageRouteStatus};
+use easel_planner::report::Outcome;
 use easel_planner::traffic::{self, Acceptance, BackendState, Refusal};
 use easel_planner::{ModelId, RouteId};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -112,11 +113,16 @@ fn serving(verdict: Option<&Acceptance>, backends: &[BackendStatus], view: &View
         let message = "no backend takes requests: none exists with a weight above 0".to_owned();
         return finding(Is::False, Reason::NoReadyBackend, message);
     }
-    let parked = |id: &ModelId| view.snapshot.models.get(id).is_some_and(|model| model.min_replicas == 0);
-    let mut taking = verdict.into_iter().flat_map(|verdict| &verdict.backends);
-    if taking.all(|(id, state)| *state != BackendState::Accepted || parked(id)) {
-        let message = "every backend is parked: raise replicas.min of one of the ImageModels".to_owned();
-        return finding(Is::False, Reason::Parked, message);
+    let taking = verdict.into_iter().flat_map(|verdict| &verdict.backends);
+    let taking = taking.filter(|(_, state)| *state == BackendState::Accepted);
+    let rests = taking.filter_map(|(id, _)| view.plan.outcomes.get(id)).collect::<Vec<_>>();
+    if rests.iter().all(|outcome| matches!(outcome, Outcome::Parked)) {
+        let message = "every backend is parked: raise replicas.min of one of the ImageModels, or write a replicas.max";
+        return finding(Is::False, Reason::Parked, message.to_owned());
+    }
+    if rests.iter().all(|outcome| matches!(outcome, Outcome::Parked | Outcome::Asleep)) {
+        let message = "asleep: nobody asks for it; the first request wakes a backend".to_owned();
+        return finding(Is::False, Reason::Asleep, message);
     }
     finding(
         Is::False,
@@ -198,10 +204,12 @@ mod tests {
     #[test]
     fn a_route_that_nobody_serves_says_why() {
         let parked = with(model("art", "slow"), json!({"replicas": {"min": 0}}));
+        let asleep = with(model("art", "slow"), json!({"replicas": {"min": 0, "max": 2}}));
         for (backends, models, expected) in [
             (&["gone"][..], vec![], "Serving=False NoReadyBackend"),
             (&["slow"], vec![model("art", "slow")], "Serving=False NoReadyBackend"),
             (&["slow"], vec![parked], "Serving=False Parked"),
+            (&["slow"], vec![asleep], "Serving=False Asleep"),
         ] {
             assert_eq!(shown(&paint(backends), &[], &models).0[3], expected);
         }
