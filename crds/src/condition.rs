@@ -73,8 +73,9 @@ words! {
         AwaitingReplica,
         // Placed
         Placed,
+        PlacedInTurns,
         Parked,
-    Asleep,
+        Asleep,
         NoPool,
         UnknownPool,
         TooLittleMemory,

@@ -97,6 +97,11 @@ pub struct GpuPoolSpec {
     #[serde(default)]
     pub capacity_type: CapacityType,
     pub limits: PoolLimits,
+    /// How many times its memory a replica may hold: above 1, Shared models that find no room for themselves share a
+    /// replica in turns. Each is loaded from the replica's disk when it is asked for, which a request waits for.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 8))]
+    pub overcommit: u32,
     /// Replicas that are kept running beside those that hold models, so that a model that comes need not wait for a pod.
     /// They cost what any replica costs, and count in the limits.
     #[serde(default)]

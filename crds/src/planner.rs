@@ -72,6 +72,7 @@ impl TryFrom<&GpuPool> for Pool {
             price: Price { usd_per_hour },
             capacity_type,
             limits: PoolLimits { replicas, usd_per_hour: max_usd_per_hour },
+            overcommit,
             warm_spares,
             precision: _,
             node_selector: _,
@@ -96,6 +97,7 @@ impl TryFrom<&GpuPool> for Pool {
             host_cache: Bytes(host_cache.as_ref().map_or(Ok(0), |size| positive("spec.hostCache", size))?),
             relative_speed: Speed::from_decimal(relative_speed)
                 .map_err(|source| Invalid::Speed { field: "spec.relativeSpeed", source })?,
+            overcommit: *overcommit,
             warm_spares: *warm_spares,
             max_replicas: *replicas,
             max_cost: max_cost.transpose()?,
@@ -224,6 +226,7 @@ mod tests {
             memory: Bytes(2 << 30),
             host_cache: Bytes(0),
             relative_speed: Speed::from_decimal("0.5").unwrap(),
+            overcommit: 1,
             warm_spares: 1,
             max_replicas: 3,
             max_cost: Some(MicroUsdPerHour::new(100_000)),

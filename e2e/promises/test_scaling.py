@@ -32,6 +32,18 @@ class Scaling(Promise):
         until("sleeper", "Placed", "False", "Asleep")
         self.assertEqual(self.draw(deadline=90).status, 200, "and wakes again")
 
+    def test_two_models_take_turns_in_one_pod_that_has_room_for_one(self):
+        self.create(pool("nook", cpu="200m", memory="300Mi", limits={"replicas": 1}, overcommit=2),
+                    model("ebb", pools=["nook"]), model("flow", pools=["nook"]))
+        for name in ("ebb", "flow"):
+            until(name, "Ready", "True", timeout=120)
+        self.assertEqual({until(name, "Placed", "True")["reason"] for name in ("ebb", "flow")}, {"PlacedInTurns"})
+        self.assertEqual(len(pods("app.kubernetes.io/name=easel-inference,easel.dev/pool=nook")), 1)
+        drawn = {name: [gateway.draw(GATEWAY, model=name, prompt="pizza", seed=3, response_format="b64_json") for _ in range(2)] for name in ("ebb", "flow")}
+        self.assertEqual({answer.status for answers in drawn.values() for answer in answers}, {200})
+        again = gateway.draw(GATEWAY, model="ebb", prompt="pizza", seed=3)
+        self.assertEqual(again.status, 200, "the first is still served after the second")
+
     def draw(self, deadline: float = 60):
         headers = {"x-easel-deadline-ms": str(int(deadline * 1000))}
         return gateway.draw(GATEWAY, model="sleeper", prompt="pizza", steps=40, n=4, headers=headers)

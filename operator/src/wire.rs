@@ -72,7 +72,7 @@ pub fn desired(
         access: access.cloned(),
         defaults: defaults(&model.spec.defaults)?,
         limits: limits(&model.spec.limits),
-        // The plan seats models on devices; which of them may wait in a lower tier it does not say yet.
+        // What the plan holds in turns is told another tier by who knows the replica.
         tier: Tier::Device,
         adapters: adapters(model, adapter_access)?,
     }))

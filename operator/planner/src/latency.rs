@@ -104,6 +104,7 @@ mod tests {
             memory: Bytes(1),
             host_cache: Bytes(0),
             relative_speed: Speed::from_decimal(speed).unwrap(),
+            overcommit: 1,
             warm_spares: 0,
             max_replicas: 1,
             max_cost: None,

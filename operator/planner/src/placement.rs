@@ -129,6 +129,7 @@ pub(crate) fn score(preference: usize, name: &PoolName, pool: &Pool) -> Score {
         host_cache: _,
         // A prior of the latency model; how fast a pool is shows in what is measured.
         relative_speed: _,
+        overcommit: _,
         warm_spares: _,
         max_replicas: _,
         max_cost: _,
@@ -150,6 +151,7 @@ mod tests {
             memory: Bytes(1 << 30),
             host_cache: Bytes(0),
             relative_speed: Speed::ONE,
+            overcommit: 1,
             warm_spares: 0,
             max_replicas: 2,
             max_cost: None,

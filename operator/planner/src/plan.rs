@@ -21,6 +21,8 @@ pub struct FleetPlan {
     pub dedicated: BTreeMap<ModelId, DedicatedPlan>,
     /// What every replica that stays shall hold.
     pub residency: BTreeMap<ReplicaId, BTreeSet<ModelId>>,
+    /// Replicas that hold more models than fit on the device: they take turns there, as they are asked for.
+    pub turns: BTreeSet<ReplicaId>,
     pub outcomes: BTreeMap<ModelId, Outcome>,
     pub report: Report,
 }
@@ -38,11 +40,21 @@ pub fn plan(snapshot: &Snapshot) -> FleetPlan {
         snapshot.models.iter().map(|(id, model)| (id.clone(), outcome(snapshot, &mut fleet, id, model))).collect();
     let residency = fleet.residency();
     let (shared, dedicated) = fleet.replicas(&residency);
+    let outcomes = neighbours_take_turns_too(outcomes, &fleet);
     let report = Report {
         models: outcomes.iter().map(|(id, outcome)| (id.clone(), outcome.clone())).collect(),
         pools: fleet.costs(&shared),
     };
-    FleetPlan { shared, dedicated, residency, outcomes, report }
+    FleetPlan { shared, dedicated, residency, turns: fleet.turns(), outcomes, report }
+}
+
+/// A model that was seated before another came in turns with it takes turns as well.
+fn neighbours_take_turns_too(outcomes: BTreeMap<ModelId, Outcome>, fleet: &Fleet<'_>) -> BTreeMap<ModelId, Outcome> {
+    let tell = |(id, outcome): (ModelId, Outcome)| match outcome {
+        Outcome::Placed { seats } if fleet.takes_turns(&id) => (id, Outcome::InTurns { seats, rejections: Vec::new() }),
+        outcome => (id, outcome),
+    };
+    outcomes.into_iter().map(tell).collect()
 }
 
 /// Seats what is missing of one model and says what became of it.
@@ -62,7 +74,14 @@ fn outcome(snapshot: &Snapshot, fleet: &mut Fleet<'_>, id: &ModelId, model: &Mod
         Placement::Shared => seat_shared(fleet, id, model, &order, &mut rejections),
         Placement::Dedicated => seat_dedicated(fleet, id, model, &order, &mut rejections),
     }
+    if fleet.seated(id) == 0 && model.placement == Placement::Shared {
+        // In the model's own order of pools; a model that no replica could ever hold was rejected there.
+        let _ = order.iter().any(|name| fleet.share(id, model, name));
+    }
     let seats = fleet.seats_of(id);
+    if fleet.takes_turns(id) && seats.iter().map(|(_, n)| n).sum::<u32>() >= wanted {
+        return Outcome::InTurns { seats, rejections };
+    }
     if seats.iter().map(|(_, n)| n).sum::<u32>() >= wanted {
         Outcome::Placed { seats }
     } else {

@@ -12,6 +12,8 @@ use crate::units::MicroUsdPerHour;
 pub enum Outcome {
     /// Every wanted replica has its place.
     Placed { seats: Vec<(PoolName, u32)> },
+    /// Every wanted replica has its place, but not one that it has for itself: others are on the device in between.
+    InTurns { seats: Vec<(PoolName, u32)>, rejections: Vec<(PoolName, Rejection)> },
     /// `min` is 0, and there is no `max` that demand could wake it to.
     Parked,
     /// `min` is 0, and nobody has asked for it lately: the first request wakes it.
@@ -28,7 +30,9 @@ impl Outcome {
     /// Replicas that have their place.
     pub fn seated(&self) -> u32 {
         match self {
-            Self::Placed { seats } | Self::Short { seats, .. } => seats.iter().map(|(_, n)| n).sum(),
+            Self::Placed { seats } | Self::InTurns { seats, .. } | Self::Short { seats, .. } => {
+                seats.iter().map(|(_, n)| n).sum()
+            }
             Self::Parked | Self::Asleep | Self::NoPool { .. } | Self::Leaving => 0,
         }
     }
@@ -38,6 +42,11 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Placed { seats } => write!(f, "placed: {}", list(seats, |(pool, n)| format!("{n} on pool {pool}"))),
+            Self::InTurns { seats, rejections } => {
+                let seats = list(seats, |(pool, n)| format!("{n} on pool {pool}"));
+                write!(f, "placed: {seats}; takes turns with others there, and waits for a load in between")?;
+                rejections.iter().try_for_each(|(pool, rejection)| write!(f, "; pool {pool}: {rejection}"))
+            }
             Self::Parked => {
                 write!(
                     f,

@@ -44,6 +44,8 @@ pub struct Pool {
     pub host_cache: Bytes,
     /// What a model that nobody has measured there is expected to run at.
     pub relative_speed: Speed,
+    /// How many times its memory a replica may hold in turns: 1 gives every model a seat of its own, or none.
+    pub overcommit: u32,
     /// Replicas that are kept beside those that hold something, as far as the limits leave room.
     pub warm_spares: u32,
     pub max_replicas: u32,

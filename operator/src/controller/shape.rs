@@ -88,6 +88,7 @@ impl TryFrom<&GpuPool> for Shape {
             price: _,
             capacity_type: _,
             limits: _,
+            overcommit: _,
             warm_spares: _,
             precision,
             node_selector,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use easel_api::engine::{AdapterState, DesiredModel, ModelReport, ModelState, Report};
+use easel_api::engine::{AdapterState, DesiredModel, ModelReport, ModelState, Report, Tier};
 use easel_crds::ImageModel;
 use easel_planner::snapshot::{Replica, ReplicaPhase, Snapshot, Tenancy};
 use easel_planner::{FleetPlan, ModelId, ReplicaId};
@@ -32,8 +32,10 @@ pub(super) fn desired(observed: &Observed, snapshot: &Snapshot, plan: &FleetPlan
     let models = |(id, planned): (&ReplicaId, &BTreeSet<ModelId>)| {
         let held: BTreeSet<&ModelId> = planned.iter().chain(retained.get(id).into_iter().flatten()).collect();
         let replica = snapshot.replicas.get(id);
+        // Who takes turns is held on the disk at least, and comes up when it is asked for.
+        let tier = if plan.turns.contains(id) { Tier::Disk } else { Tier::Device };
         let desired = held.into_iter().filter_map(|id| told(id, observed.models.get(id)?, replica, known));
-        (id.clone(), desired.collect())
+        (id.clone(), desired.map(|model| DesiredModel { tier, ..model }).collect())
     };
     plan.residency.iter().map(models).collect()
 }

@@ -98,6 +98,37 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
+    /// Puts the only copy of a model that has no seat into a replica of the pool that others fill, in turns with them. It
+    /// is slower than a seat of its own, and better than none.
+    pub(super) fn share(&mut self, id: &ModelId, model: &Model, name: &PoolName) -> bool {
+        let Some(pool) = self.snapshot.pools.get(name) else { return false };
+        if placement::may_afford(model, pool, self.bill(id)).is_err() {
+            return false;
+        }
+        let most = Bytes(pool.memory.0.saturating_mul(u64::from(pool.overcommit)));
+        let resident = |replica: &ReplicaId| {
+            self.snapshot.replicas.get(replica).is_some_and(|replica| replica.residents.contains_key(id))
+        };
+        let crowds =
+            self.shared.iter().enumerate().filter(|(_, seats)| seats.pool == *name && !seats.models.is_empty());
+        let crowd = |(at, seats): (usize, &Seats)| {
+            let resident = seats.replica.as_ref().is_some_and(resident);
+            seats.crowd(id, model.memory, most, resident).map(|crowd| (crowd, at))
+        };
+        let Some((_, at)) = crowds.filter_map(crowd).min() else { return false };
+        self.shared[at].squeeze(id, model.memory);
+        true
+    }
+
+    /// Replicas whose models take turns.
+    pub(super) fn turns(&self) -> BTreeSet<ReplicaId> {
+        self.shared.iter().filter(|seats| seats.turns).filter_map(|seats| seats.replica.clone()).collect()
+    }
+
+    pub(super) fn takes_turns(&self, id: &ModelId) -> bool {
+        self.shared.iter().any(|seats| seats.turns && seats.models.contains(id))
+    }
+
     /// Why the pool takes no further copy.
     pub(super) fn refusal(&self, id: &ModelId, model: &Model, name: &PoolName) -> Option<Rejection> {
         let Some(pool) = self.snapshot.pools.get(name) else { return Some(Rejection::UnknownPool) };
@@ -119,7 +150,8 @@ impl<'a> Fleet<'a> {
     }
 
     fn make(&mut self, replica: Option<&ReplicaId>, pool: &PoolName, free: Bytes) -> usize {
-        self.shared.push(Seats { pool: pool.clone(), replica: replica.cloned(), free, models: BTreeSet::new() });
+        let (pool, replica) = (pool.clone(), replica.cloned());
+        self.shared.push(Seats { pool, replica, free, models: BTreeSet::new(), turns: false, needed: Bytes(0) });
         self.shared.len() - 1
     }
 

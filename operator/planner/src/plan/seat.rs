@@ -13,6 +13,20 @@ pub(super) struct Seats {
     pub(super) replica: Option<ReplicaId>,
     pub(super) free: Bytes,
     pub(super) models: BTreeSet<ModelId>,
+    /// More sit here than the memory holds: they take turns on the device.
+    pub(super) turns: bool,
+    /// What those need together.
+    pub(super) needed: Bytes,
+}
+
+/// Which replica of a pool takes one more model in turns: the least wins.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Crowd {
+    /// Where it is already: a plan must not flap.
+    elsewhere: bool,
+    needed: Bytes,
+    to_be_made: bool,
+    replica: Option<ReplicaId>,
 }
 
 /// Which replica of a pool takes a model: the least wins.
@@ -42,10 +56,29 @@ impl Seats {
         })
     }
 
+    /// How well the model fits here in turns with the others; `None` when there are too many.
+    pub(super) fn crowd(&self, model: &ModelId, memory: Bytes, most: Bytes, resident: bool) -> Option<Crowd> {
+        let needed = Bytes(self.needed.0.saturating_add(memory.0));
+        if self.models.contains(model) || needed > most {
+            return None;
+        }
+        let to_be_made = self.replica.is_none();
+        Some(Crowd { elsewhere: !resident, needed, to_be_made, replica: self.replica.clone() })
+    }
+
+    /// Takes the model in, in turns with who is here; the caller has asked [`Self::crowd`] before.
+    pub(super) fn squeeze(&mut self, model: &ModelId, memory: Bytes) {
+        self.turns = true;
+        self.free = Bytes(0);
+        self.needed = Bytes(self.needed.0.saturating_add(memory.0));
+        self.models.insert(model.clone());
+    }
+
     /// Takes the model in; the caller has asked [`Self::fit`] before.
     pub(super) fn take(&mut self, model: &ModelId, memory: Bytes) {
         debug_assert!(self.free >= memory, "a replica holds no more than its memory");
         self.free = Bytes(self.free.0.saturating_sub(memory.0));
+        self.needed = Bytes(self.needed.0.saturating_add(memory.0));
         self.models.insert(model.clone());
     }
 }

@@ -12,6 +12,7 @@ fn pool(gib: u64, max_replicas: u32, dollars: &str) -> Pool {
         memory: Bytes(gib * GIB),
         host_cache: Bytes(0),
         relative_speed: Speed::ONE,
+        overcommit: 1,
         warm_spares: 0,
         max_replicas,
         max_cost: None,
@@ -160,6 +161,32 @@ fn a_new_model_never_drives_out_one_that_is_seated() {
     let plan = plan(&world);
     assert!(matches!(plan.outcomes[&ModelId::new("d/z")], Outcome::Placed { .. }));
     assert!(matches!(plan.outcomes[&ModelId::new("d/a")], Outcome::Short { .. }));
+}
+
+#[test]
+fn on_a_pool_that_allows_it_two_models_take_turns_in_the_one_replica() {
+    let shared = Pool { overcommit: 2, ..pool(4, 1, "1") };
+    let models = [("d/a", model(4, 1, Placement::Shared, &[])), ("d/b", model(4, 1, Placement::Shared, &[]))];
+    let (world, settled) = settled(&snapshot(&[("cpu", shared)], &models));
+    let replica = world.replicas.keys().next().unwrap();
+    assert_eq!(settled.residency[replica], BTreeSet::from([ModelId::new("d/a"), ModelId::new("d/b")]));
+    assert_eq!(settled.turns, BTreeSet::from([replica.clone()]));
+    insta::assert_snapshot!(settled.outcomes[&ModelId::new("d/a")].to_string(), @"placed: 1 on pool cpu; takes turns with others there, and waits for a load in between");
+    insta::assert_snapshot!(settled.outcomes[&ModelId::new("d/b")].to_string(), @"placed: 1 on pool cpu; takes turns with others there, and waits for a load in between; pool cpu: all of its 1 replicas are taken; raise the pool's limits.replicas");
+    let mut third = world;
+    third.models.insert(ModelId::new("d/c"), model(4, 1, Placement::Shared, &[]));
+    assert!(matches!(plan(&third).outcomes[&ModelId::new("d/c")], Outcome::Short { .. }), "twice the memory, not more");
+}
+
+#[test]
+fn a_model_that_took_turns_gets_a_seat_of_its_own_once_there_is_one() {
+    let shared = Pool { overcommit: 2, ..pool(4, 1, "1") };
+    let models = [("d/a", model(4, 1, Placement::Shared, &[])), ("d/b", model(4, 1, Placement::Shared, &[]))];
+    let (mut world, _) = settled(&snapshot(&[("cpu", shared)], &models));
+    world.pools.insert(PoolName::new("cpu"), Pool { overcommit: 2, ..pool(4, 2, "1") });
+    let (_, plan) = settled(&world);
+    assert!(plan.turns.is_empty());
+    assert!(plan.outcomes.values().all(|outcome| matches!(outcome, Outcome::Placed { .. })));
 }
 
 #[test]

@@ -74,7 +74,9 @@ pub(crate) fn status(
 /// Where the model is wanted, pod by pod; seats in pods that do not exist yet count as well.
 fn pools(id: &ModelId, view: &View) -> Vec<PoolReplicas> {
     let mut pools: BTreeMap<&PoolName, (u32, u32)> = BTreeMap::new();
-    if let Some(Outcome::Placed { seats } | Outcome::Short { seats, .. }) = view.plan.outcomes.get(id) {
+    if let Some(Outcome::Placed { seats } | Outcome::InTurns { seats, .. } | Outcome::Short { seats, .. }) =
+        view.plan.outcomes.get(id)
+    {
         for (pool, seats) in seats {
             pools.entry(pool).or_default().0 = *seats;
         }
@@ -138,6 +140,7 @@ fn placed(id: &ModelId, view: &View, found: &Found) -> Finding {
     };
     let (is, reason) = match outcome {
         Outcome::Placed { .. } => (Is::True, Reason::Placed),
+        Outcome::InTurns { .. } => (Is::True, Reason::PlacedInTurns),
         Outcome::Parked => (Is::False, Reason::Parked),
         Outcome::Asleep => (Is::False, Reason::Asleep),
         Outcome::NoPool { .. } => (Is::False, Reason::NoPool),
@@ -184,7 +187,7 @@ fn serving(shown: &Shown<'_>, operator_namespace: &str, ready: u32) -> Finding {
 /// Why pods that the model waits for do not start, or are not even made.
 fn trouble(id: &ModelId, view: &View, operator_namespace: &str) -> Option<String> {
     let seats = match view.plan.outcomes.get(id)? {
-        Outcome::Placed { seats } | Outcome::Short { seats, .. } => seats,
+        Outcome::Placed { seats } | Outcome::InTurns { seats, .. } | Outcome::Short { seats, .. } => seats,
         Outcome::Parked | Outcome::Asleep | Outcome::NoPool { .. } | Outcome::Leaving => return None,
     };
     let (namespace, name) = split(id);
