@@ -8,7 +8,7 @@ use std::sync::Arc;
 use easel_api::engine::{ModelDefaults, ModelLimits};
 use easel_api::images::Task;
 use easel_planner::route::Endpoint;
-use easel_planner::traffic::{RouteClass, Tenant};
+use easel_planner::traffic::{Backend, RouteClass, Tenant};
 use easel_planner::{ModelId, ReplicaId, RouteId};
 use tokio::sync::watch;
 
@@ -54,8 +54,8 @@ pub struct ServedRoute {
     pub name: String,
     /// Seconds since 1970.
     pub created: u64,
-    /// Models that exist, the first to be asked first.
-    pub backends: Vec<ModelId>,
+    /// Those whose models exist, the first to be asked first.
+    pub backends: Vec<Backend>,
     pub terms: Terms,
 }
 

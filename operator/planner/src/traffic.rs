@@ -86,6 +86,19 @@ pub struct Quota {
     pub cost: Option<MicroUsd>,
 }
 
+/// One of these by their weights, for a number that is drawn evenly; `None` where none has a weight.
+pub fn by_weight<'a>(backends: &[&'a Backend], drawn: u32) -> Option<&'a Backend> {
+    let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
+    // Of 2^32 numbers each backend gets its share, to one number.
+    let mut at = (u64::from(drawn) * total) >> 32;
+    backends.iter().copied().find(|backend| {
+        let weight = u64::from(backend.weight);
+        let found = at < weight;
+        at = at.saturating_sub(weight);
+        found
+    })
+}
+
 impl Route {
     pub fn class(&self, name: &str) -> Option<&RouteClass> {
         self.classes.iter().find(|class| class.name == name)
@@ -103,6 +116,26 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn requests_are_shared_by_weight(weights in proptest::collection::vec(0u32..=1000, 1..16), drawn in any::<u32>()) {
+            let of = |(n, weight): (usize, &u32)| Backend { model: ModelId::new(n.to_string()), tier: 1, weight: *weight };
+            let backends: Vec<Backend> = weights.iter().enumerate().map(of).collect();
+            let all: Vec<&Backend> = backends.iter().collect();
+            let total: u64 = weights.iter().map(|weight| u64::from(*weight)).sum();
+            prop_assert_eq!(by_weight(&all, drawn).is_some(), total > 0);
+            prop_assert!(by_weight(&all, drawn).is_none_or(|backend| backend.weight > 0));
+            // Numbers drawn evenly over the whole range hit each backend as often as its weight says, to one draw.
+            let draws: u32 = 1000;
+            let hit = |name: &str| (0..draws).filter(|n| by_weight(&all, n * (u32::MAX / draws)).is_some_and(|b| b.model.as_str() == name)).count() as f64;
+            for backend in backends.iter().filter(|_| total > 0) {
+                let expected = f64::from(draws) * f64::from(backend.weight) / total as f64;
+                prop_assert!((hit(backend.model.as_str()) - expected).abs() <= 2.0, "{} of {expected}", hit(backend.model.as_str()));
+            }
+        }
+    }
 
     #[test]
     fn the_highest_tier_comes_first_then_the_greatest_weight_then_the_written_order() {

@@ -107,7 +107,7 @@ fn calls(tasks: &[Task], generation: &Generation, request: &EditRequest) -> Resu
 }
 
 fn serving<'a>(table: &'a RoutingTable, request: &GenerationRequest) -> Result<Target<'a>, ApiError> {
-    let target = names::resolve(table, request.model.as_deref())?;
+    let target = names::resolve(table, request.model.as_deref(), rand::random())?;
     still_served(target.model)?;
     Ok(target)
 }

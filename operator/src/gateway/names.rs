@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use easel_api::error::ApiError;
 use easel_api::images::{Model, ModelList};
 use easel_planner::ModelId;
+use easel_planner::traffic::{self, Backend};
 
 use crate::routing_table::{RoutingTable, ServedModel, ServedRoute, Terms};
 
@@ -57,22 +58,21 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// What `wanted` names, or the only one there is.
-pub(super) fn resolve<'a>(table: &'a RoutingTable, wanted: Option<&str>) -> Result<Target<'a>, ApiError> {
-    if !table.complete {
-        return Err(ApiError::unavailable("starting", "the gateway is starting and does not know its models yet", 1));
-    }
+/// What `wanted` names, or the only one there is. Of a route's backends the evenly drawn number chooses.
+pub(super) fn resolve<'a>(table: &'a RoutingTable, wanted: Option<&str>, drawn: u32) -> Result<Target<'a>, ApiError> {
     match find(table, wanted)? {
-        Entry::Route(route) => backend(table, route),
+        Entry::Route(route) => backend(table, route, drawn),
         Entry::Model(id, model) => Ok(Target { id, model, terms: &model.terms }),
     }
 }
 
-/// The first backend that is not parked, in the route's order; if all are, the first.
-fn backend<'a>(table: &'a RoutingTable, route: &'a ServedRoute) -> Result<Target<'a>, ApiError> {
-    let exist = || route.backends.iter().filter_map(|id| table.models.get_key_value(id));
-    let found = exist().find(|(_, model)| !model.parked).or_else(|| exist().next());
-    let (id, model) = found.ok_or_else(|| {
+/// By weight in the highest tier that has a model which is not parked; if all are, the first.
+fn backend<'a>(table: &'a RoutingTable, route: &'a ServedRoute, drawn: u32) -> Result<Target<'a>, ApiError> {
+    let parked = |backend: &&Backend| table.models.get(&backend.model).is_none_or(|model| model.parked);
+    let awake: Vec<&Backend> = route.backends.iter().filter(|backend| !parked(backend)).collect();
+    let best: Vec<&Backend> = awake.iter().copied().filter(|backend| backend.tier == awake[0].tier).collect();
+    let chosen = traffic::by_weight(&best, drawn).or(route.backends.first());
+    let (id, model) = chosen.and_then(|backend| table.models.get_key_value(&backend.model)).ok_or_else(|| {
         let name = Entry::Route(route).full_name();
         let message = format!("none of the models behind '{name}' exists; the status of its ImageRoute says which");
         ApiError::unavailable("no_backend", message, NO_BACKEND_RETRY)
@@ -81,6 +81,9 @@ fn backend<'a>(table: &'a RoutingTable, route: &'a ServedRoute) -> Result<Target
 }
 
 fn find<'a>(table: &'a RoutingTable, wanted: Option<&str>) -> Result<Entry<'a>, ApiError> {
+    if !table.complete {
+        return Err(ApiError::unavailable("starting", "the gateway is starting and does not know its models yet", 1));
+    }
     match wanted {
         Some(name) => named(table, name),
         None => only(table),
@@ -172,8 +175,7 @@ pub(super) fn all(table: &RoutingTable) -> ModelList {
 
 /// `GET /v1/models/{id}`.
 pub(super) fn one(table: &RoutingTable, id: &str) -> Result<Model, ApiError> {
-    resolve(table, Some(id))?;
-    let entry = named(table, id)?;
+    let entry = find(table, Some(id))?;
     Ok(entry.describe(client_name(table, entry)))
 }
 

@@ -36,8 +36,8 @@ fn served_routes(observed: &Observed, models: &BTreeMap<ModelId, ServedModel>) -
     let accepted = traffic::accept(&routes, &models.keys().cloned().collect());
     let served = |(id, route): (RouteId, traffic::Route)| {
         let verdict = accepted.get(&id).filter(|verdict| verdict.name.is_ok())?;
-        let backends = route.in_order().into_iter().map(|backend| backend.model.clone());
-        let backends = backends.filter(|model| verdict.accepted(model)).collect();
+        let backends =
+            route.in_order().into_iter().filter(|backend| verdict.accepted(&backend.model)).cloned().collect();
         let namespace = id.as_str().split_once('/').map_or("", |(namespace, _)| namespace).to_owned();
         let traffic::Route { model, created, backends: _, classes, default_class, tenants } = route;
         let created = u64::try_from(created).unwrap_or(0);
@@ -173,7 +173,7 @@ mod tests {
         let table = routing_table(&world);
         assert_eq!(table.routes.keys().map(RouteId::as_str).collect::<Vec<_>>(), ["art/paint"]);
         let served = table.routes.values().next().unwrap();
-        let backends: Vec<&str> = served.backends.iter().map(ModelId::as_str).collect();
+        let backends: Vec<&str> = served.backends.iter().map(|backend| backend.model.as_str()).collect();
         assert_eq!(
             (&*served.name, backends, &*served.terms.classes[0].name),
             ("paint-1", vec!["art/best", "art/low"], "live")

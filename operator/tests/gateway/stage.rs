@@ -14,7 +14,7 @@ use easel_operator::gateway::{Gateway, GatewayArgs, GatewayMetrics, serve};
 use easel_operator::pod_client::PodClient;
 use easel_operator::routing_table::{Pod, RoutingTable, ServedModel, ServedRoute, Terms};
 use easel_planner::route::Endpoint;
-use easel_planner::traffic::{Overflow, Priority, RouteClass};
+use easel_planner::traffic::{Backend, Overflow, Priority, RouteClass};
 use easel_planner::units::MicroUsdPerHour;
 use easel_planner::{ModelId, ReplicaId, RouteId};
 use prometheus_client::registry::Registry;
@@ -105,7 +105,7 @@ impl Stage {
             namespace: "demo".into(),
             name: name.into(),
             created: 1_700_000_000,
-            backends: vec![ModelId::new(backend)],
+            backends: vec![Backend { model: ModelId::new(backend), tier: 1, weight: 1 }],
             terms: Terms { classes: vec![class], ..Terms::default() },
         };
         self.edit(|table| drop(table.routes.insert(RouteId::new(format!("demo/{name}")), route)));

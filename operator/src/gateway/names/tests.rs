@@ -29,7 +29,7 @@ fn table(models: &[(&str, &str)]) -> RoutingTable {
 
 fn found(table: &RoutingTable, wanted: Option<&str>) -> Result<String, String> {
     let code = |error: ApiError| error.code.unwrap_or_default();
-    resolve(table, wanted).map(|target| target.id.to_string()).map_err(code)
+    resolve(table, wanted, 0).map(|target| target.id.to_string()).map_err(code)
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_name_without_namespace_is_enough_only_where_one_namespace_has_it() {
     assert_eq!(found(&table, Some("a/sdxl")), Ok("a/sdxl".into()));
     assert_eq!(found(&table, Some("sdxl")), Err("ambiguous_model".into()));
     assert_eq!(found(&table, Some("a/flux")), Err("model_not_found".into()));
-    let message = resolve(&table, Some("sdxl")).unwrap_err().message;
+    let message = resolve(&table, Some("sdxl"), 0).unwrap_err().message;
     assert!(message.contains("a/sdxl, b/sdxl"), "{message}");
 }
 
@@ -47,7 +47,7 @@ fn a_name_without_namespace_is_enough_only_where_one_namespace_has_it() {
 fn a_request_without_model_gets_the_only_one() {
     assert_eq!(found(&table(&[("a", "m")]), None), Ok("a/m".into()));
     assert_eq!(found(&table(&[]), None), Err("missing_model".into()));
-    let message = resolve(&table(&[("a", "m"), ("b", "m"), ("b", "n")]), None).unwrap_err().message;
+    let message = resolve(&table(&[("a", "m"), ("b", "m"), ("b", "n")]), None, 0).unwrap_err().message;
     assert!(message.contains("a/m, b/m, n"), "{message}");
 }
 
@@ -57,7 +57,7 @@ fn routed(mut table: RoutingTable, name: &str, backends: &[&str]) -> RoutingTabl
         namespace: "a".into(),
         name: name.into(),
         created: 2,
-        backends: backends.iter().map(|id| ModelId::new(*id)).collect(),
+        backends: backends.iter().map(|id| Backend { model: ModelId::new(*id), tier: 1, weight: 1 }).collect(),
         terms: Terms { default_class: Some("live".into()), ..Terms::default() },
     };
     table.routes.insert(RouteId::new("a/r"), route);
@@ -65,15 +65,37 @@ fn routed(mut table: RoutingTable, name: &str, backends: &[&str]) -> RoutingTabl
 }
 
 #[test]
-fn a_route_leads_to_its_first_backend_that_is_not_parked_on_the_routes_terms() {
+fn a_route_leads_to_a_backend_that_is_not_parked_on_the_routes_terms() {
     let mut table = routed(table(&[("a", "best"), ("a", "low")]), "paint.v1", &["a/best", "a/low"]);
     assert_eq!(found(&table, Some("paint.v1")), Ok("a/best".into()));
-    assert_eq!(resolve(&table, Some("a/paint.v1")).unwrap().terms.default_class.as_deref(), Some("live"));
-    assert_eq!(resolve(&table, Some("best")).unwrap().terms.default_class, None);
+    assert_eq!(resolve(&table, Some("a/paint.v1"), 0).unwrap().terms.default_class.as_deref(), Some("live"));
+    assert_eq!(resolve(&table, Some("best"), 0).unwrap().terms.default_class, None);
     table.models.get_mut(&ModelId::new("a/best")).unwrap().parked = true;
     assert_eq!(found(&table, Some("paint.v1")), Ok("a/low".into()));
     table.models.get_mut(&ModelId::new("a/low")).unwrap().parked = true;
     assert_eq!(found(&table, Some("paint.v1")), Ok("a/best".into()), "and is answered as a parked model is");
+}
+
+#[test]
+fn requests_are_shared_by_weight_in_the_highest_tier_that_is_awake() {
+    let mut table = routed(table(&[("a", "x"), ("a", "y"), ("a", "low")]), "paint", &["a/x", "a/y", "a/low"]);
+    let route = table.routes.values_mut().next().unwrap();
+    for (backend, (tier, weight)) in route.backends.iter_mut().zip([(2, 3), (2, 1), (1, 100)]) {
+        (backend.tier, backend.weight) = (tier, weight);
+    }
+    let shares = |table: &RoutingTable| {
+        let hits = (0..400_u32).map(|n| resolve(table, Some("paint"), n * (u32::MAX / 400)).unwrap().id.to_string());
+        hits.fold(BTreeMap::new(), |mut shares: BTreeMap<String, u32>, id| {
+            *shares.entry(id).or_default() += 1;
+            shares
+        })
+    };
+    let found = shares(&table);
+    assert!((299..=301).contains(&found["a/x"]) && found["a/x"] + found["a/y"] == 400, "{found:?}");
+    for id in ["a/x", "a/y"] {
+        table.models.get_mut(&ModelId::new(id)).unwrap().parked = true;
+    }
+    assert_eq!(shares(&table), BTreeMap::from([("a/low".to_owned(), 400)]));
 }
 
 #[test]
@@ -122,6 +144,6 @@ proptest! {
 
     #[test]
     fn no_name_makes_the_lookup_panic(wanted in ".{0,200}") {
-        prop_assert!(resolve(&table(&[("a", "m")]), Some(&wanted)).is_err() || wanted == "m" || wanted == "a/m");
+        prop_assert!(resolve(&table(&[("a", "m")]), Some(&wanted), 0).is_err() || wanted == "m" || wanted == "a/m");
     }
 }
