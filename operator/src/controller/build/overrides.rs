@@ -1,5 +1,5 @@
 //! What a pool adds to its pods, under what the operator sets: of two with one key, the operator's counts.
-//! Filters once more what no schema should have let through; nothing here reaches a security context, a volume or a command.
+//! What may not be set was refused before (`Invalid::Override`); nothing here reaches a security context, a volume or a command.
 
 use std::collections::BTreeMap;
 
