@@ -59,8 +59,11 @@ bench-serve: ## pictures in time under Poisson arrivals, beside diffusers behind
 bench-pod: ## steps after a cancel, steps beside a load, memory of what is resident, on a real pod (ROUNDS=5; MORE="--parts load"); five minutes
 	@$(PYTHON) e2e/bench/pod.py --rounds $(or $(ROUNDS),5) $(MORE)
 
+bench-plan: deps ## how long one plan of 100 models on 100 replicas, and of 1,000 on 1,000, takes
+	@cargo bench --quiet -p easel-planner --bench plan
+
 fuzz: deps ## feed the readers of headers, pictures and requests with broken bytes, each for SECONDS=60 (cargo install cargo-fuzz)
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) $(FUZZ_SAYS) || exit 1; done
 
-.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve fuzz
+.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve bench-plan fuzz
