@@ -1,4 +1,4 @@
-//! `kubectl easel`: what people do with checkpoints, from their own machine.
+//! `kubectl easel`: what people do with checkpoints and fleets, from their own machine.
 //! Parses flags, runs one command, says how it ended; what a checkpoint is, is known by `easel-checkpoints`.
 
 mod args;
@@ -12,6 +12,7 @@ mod pull;
 mod push;
 mod reference;
 mod sign;
+mod simulate;
 mod verify;
 
 use std::process::ExitCode;
@@ -47,5 +48,6 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         Command::Sign(flags) => runtime.block_on(sign::run(flags)),
         Command::Verify(flags) => runtime.block_on(verify::run(flags)),
         Command::GenerateKeyPair(flags) => keys::run(&flags),
+        Command::Simulate(flags) => simulate::run(&flags),
     }
 }

@@ -104,3 +104,63 @@ fn wrong_flags_are_told_from_failures() {
     let artifact = format!("oci://127.0.0.1:1/x@{DIGEST}");
     assert_eq!(code(&["verify", &artifact, "--key", "easel.pub", "--plain-http"]), Some(1), "away is no verdict");
 }
+
+const SCENARIO: &str = "
+pools: [{name: a, replicas: 4, usd_per_hour: 2}]
+arrivals: {process: poisson, rho: 0.6}
+requests: 400
+";
+
+#[test]
+fn a_simulation_prints_one_object_with_every_figure_and_the_same_for_the_same_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.yaml"), SCENARIO).unwrap();
+    let run = |seed: &str| {
+        let flags =
+            ["simulate", "--generate", "1000", "--scenario", "s.yaml", "--policy", "easel", "--seed", seed, "--json"];
+        stdout(&easel(folder.path(), &flags))
+    };
+    let object: serde_json::Value = serde_json::from_str(&run("1")).unwrap();
+    for key in [
+        "policy",
+        "seed",
+        "requests",
+        "slo_attainment",
+        "goodput_rps",
+        "p50_s",
+        "p95_s",
+        "p99_s",
+        "switches",
+        "switch_share",
+        "gpu_busy_share",
+        "gpu_hours",
+        "cost_usd",
+        "usd_per_image_in_slo",
+        "rejected",
+        "lost",
+    ] {
+        assert!(!object[key].is_null(), "{key} is missing");
+    }
+    assert_eq!((object["requests"].as_u64(), object["lost"].as_u64()), (Some(400), Some(0)));
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+#[test]
+fn a_simulation_that_can_not_be_done_says_which_file_and_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("s.yaml"), SCENARIO).unwrap();
+    fs::write(folder.path().join("bad.yaml"), "pools: [{name: a, replicas: 1, sped: 2}]").unwrap();
+    let refused = |flags: &[&str]| {
+        let output = easel(folder.path(), &[&["simulate"], flags].concat());
+        assert_ne!(output.status.code(), Some(0));
+        stderr(&output)
+    };
+    assert!(refused(&["--generate", "9", "--scenario", "bad.yaml"]).contains("the scenario 'bad.yaml'"));
+    assert!(refused(&["--trace", "none.csv", "--scenario", "s.yaml"]).contains("the trace 'none.csv'"));
+    assert!(
+        refused(&["--generate", "9", "--scenario", "s.yaml", "--policy", "best"]).contains("there is no policy 'best'")
+    );
+    assert!(refused(&["--generate", "9", "--scenario", "s.yaml", "--seeds", "5..1"]).contains("the first must not"));
+    assert!(refused(&["--scenario", "s.yaml"]).contains("--trace"));
+}
