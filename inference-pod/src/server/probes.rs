@@ -45,7 +45,8 @@ fn unready(snapshot: &Snapshot, draining: bool, alive: bool) -> Option<String> {
     let coming = snapshot.report.models.iter().find(|model| !refused(&model.state) && !served(&model.id));
     match coming {
         Some(model) => Some(format!("{} is not ready yet", model.id)),
-        None if snapshot.served.is_empty() => Some("no model can draw".into()),
+        // All that it was told was refused. A spare, which was told to hold nothing, holds all of it.
+        None if snapshot.served.is_empty() && !snapshot.report.models.is_empty() => Some("no model can draw".into()),
         None => None,
     }
 }
