@@ -64,6 +64,9 @@ pub struct ProcessArgs {
     /// Names this process in the Lease and in events
     #[arg(long, env = "POD_NAME", default_value = "easel-operator")]
     pub pod_name: String,
+    /// Where the leader asks what clients ask this gateway for, over mutual TLS; its port is the same in every process
+    #[arg(long, default_value = "0.0.0.0:7443")]
+    pub control_listen: SocketAddr,
     /// Where the kubelet asks: /healthz, /readyz
     #[arg(long, default_value = "0.0.0.0:8081")]
     pub probe_listen: SocketAddr,

@@ -17,6 +17,7 @@
 mod admit;
 mod args;
 mod body;
+mod demand;
 mod edits;
 mod generations;
 mod http;
@@ -25,11 +26,11 @@ mod names;
 mod observe;
 mod proxy;
 mod queue;
-mod render;
+pub(crate) mod render;
 mod route;
 mod server;
 mod snapshots;
-mod stall;
+pub(crate) mod stall;
 mod stream;
 mod terms;
 mod tries;
@@ -37,6 +38,7 @@ mod tries;
 use std::sync::Arc;
 
 pub use args::GatewayArgs;
+pub use demand::Demand;
 pub use metrics::GatewayMetrics;
 pub use server::serve;
 
@@ -55,6 +57,7 @@ struct Shared {
     client: PodClient,
     tables: RoutingTables,
     metrics: GatewayMetrics,
+    demand: Demand,
     queue: queue::Queue,
     memory: proxy::Memory,
     uploads: proxy::Memory,
@@ -64,11 +67,17 @@ struct Shared {
 impl Gateway {
     /// `client` has the gateway's own identity; `metrics` are registered by the caller.
     pub fn new(args: GatewayArgs, client: PodClient, tables: RoutingTables, metrics: GatewayMetrics) -> Self {
-        let queue = queue::Queue::new(tables.clone(), args.max_waiting, metrics.waiting.clone());
+        let demand = Demand::new();
+        let queue = queue::Queue::new(tables.clone(), args.max_waiting, metrics.waiting.clone(), demand.clone());
         let memory = proxy::Memory::new(args.response_memory_mib);
         let uploads = proxy::Memory::new(args.edit_memory_mib);
         let snapshots = proxy::Memory::new(args.snapshot_memory_mib);
-        Self { shared: Arc::new(Shared { args, client, tables, metrics, queue, memory, uploads, snapshots }) }
+        Self { shared: Arc::new(Shared { args, client, tables, metrics, demand, queue, memory, uploads, snapshots }) }
+    }
+
+    /// What clients ask it for.
+    pub fn demand(&self) -> &Demand {
+        &self.shared.demand
     }
 
     fn args(&self) -> &GatewayArgs {

@@ -15,5 +15,5 @@ mod store;
 pub use authorities::Authorities;
 pub use authority::{Authority, AuthorityError, Pair};
 pub use issue::{IssueError, Issuer};
-pub use keep::keep;
+pub use keep::{Kept, keep};
 pub use rotate::{RotationArgs, look_after};

@@ -2,6 +2,7 @@
 
 pub mod cleanup;
 pub mod cli;
+pub mod control;
 pub mod controller;
 pub mod gateway;
 pub mod identity;

@@ -13,6 +13,7 @@ pub const INFERENCE: &str = "easel-inference";
 /// `app.kubernetes.io/managed-by` of everything that the operator makes.
 pub const MANAGED_BY: &str = "easel";
 
+pub const LABEL_PART_OF: &str = "app.kubernetes.io/part-of";
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The Deployment's name: the one label that selects its pods, and nobody else's.
@@ -98,6 +99,11 @@ impl Workload {
 /// Selects what the operator has made.
 pub fn managed_selector() -> String {
     format!("{LABEL_MANAGED_BY}={MANAGED_BY}")
+}
+
+/// Selects the pods of the control plane in the operator's namespace: every one runs a gateway.
+pub fn control_plane_selector() -> String {
+    format!("{LABEL_PART_OF}={MANAGED_BY}")
 }
 
 /// Namespace and name of a model; the planner keeps them as one text.

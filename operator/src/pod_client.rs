@@ -107,14 +107,17 @@ fn tls(credentials: &Credentials) -> Result<ClientConfig, CredentialsError> {
         roots.add(certificate)?;
     }
     let chain = certificates("the certificate", cert_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes());
-    let key = key.map_err(|source| CredentialsError::Pem { part: "the key", source })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
-    Ok(config.with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    Ok(config.with_root_certificates(roots).with_client_auth_cert(chain, key(key_pem)?)?)
 }
 
-fn certificates(part: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
+pub(crate) fn key(text: &str) -> Result<PrivateKeyDer<'static>, CredentialsError> {
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes());
+    key.map_err(|source| CredentialsError::Pem { part: "the key", source })
+}
+
+pub(crate) fn certificates(part: &'static str, text: &str) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     let read = read.map_err(|source| CredentialsError::Pem { part, source })?;
     if read.is_empty() { Err(CredentialsError::Empty { part }) } else { Ok(read) }

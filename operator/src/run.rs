@@ -3,6 +3,7 @@
 
 mod lead;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -16,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::cli::{GatewayOnlyArgs, ProcessArgs, RunArgs};
+use crate::control;
 use crate::gateway::{self, Gateway, GatewayArgs, GatewayMetrics};
-use crate::identity;
-use crate::index::{Index, IndexMetrics, Observed, routing_table};
+use crate::identity::{self, Kept};
+use crate::index::{Demands, Index, IndexMetrics, Observed, routing_table};
 use crate::leader::{Elector, LeaderMetrics};
 use crate::observe::{self, Readiness};
-use crate::pod_client::PodClient;
 use crate::routing_table::RoutingTable;
 use lead::{Lead, LeadMetrics};
 
@@ -52,6 +53,8 @@ pub async fn run(args: RunArgs, stop: CancellationToken) -> anyhow::Result<()> {
         gateway_url: args.gateway_url(),
         pod_name: args.process.pod_name.clone(),
         observed: plane.observed.subscribe(),
+        demand: plane.demand.clone(),
+        control_port: args.process.control_listen.port(),
         floor,
         metrics: lead_metrics,
         client,
@@ -99,10 +102,13 @@ fn start_servers(process: &ProcessArgs, registry: Registry, readiness: &Readines
 struct DataPlane {
     client: Client,
     namespace: String,
+    control_listen: SocketAddr,
     gateway: GatewayArgs,
     gateway_metrics: GatewayMetrics,
     index_metrics: IndexMetrics,
     observed: watch::Sender<Arc<Observed>>,
+    /// Written by the leader.
+    demand: watch::Sender<Arc<Demands>>,
     readiness: Readiness,
 }
 
@@ -116,10 +122,12 @@ impl DataPlane {
         Self {
             client: client.clone(),
             namespace: process.namespace.clone(),
+            control_listen: process.control_listen,
             gateway: gateway.clone(),
             gateway_metrics,
             index_metrics: IndexMetrics::register(registry),
             observed: watch::Sender::new(Arc::default()),
+            demand: watch::Sender::new(Arc::default()),
             readiness,
         }
     }
@@ -127,7 +135,9 @@ impl DataPlane {
     /// Until `stop` and the drain after it. The index goes on while requests under way finish.
     async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
         let mut tasks = JoinSet::new();
-        let Some(pod_client) = keep_identity(&mut tasks, &self.client, &self.namespace, &stop).await else {
+        let Some(Kept { client: pod_client, credentials }) =
+            keep_identity(&mut tasks, &self.client, &self.namespace, &stop).await
+        else {
             return Ok(());
         };
         self.readiness.done(IDENTITY);
@@ -135,18 +145,19 @@ impl DataPlane {
             client: self.client,
             namespace: self.namespace,
             pod_client: pod_client.clone(),
+            demand: self.demand.subscribe(),
             metrics: self.index_metrics,
         };
         let (tables, receiver) = watch::channel(Arc::new(RoutingTable::default()));
         tasks.spawn(publish_tables(self.observed.subscribe(), tables, self.readiness.clone()));
         tasks.spawn(index.run(self.observed));
-        let listen = self.gateway.gateway_listen;
-        let listener = TcpListener::bind(listen).await;
-        let listener = listener.with_context(|| format!("failed to listen on {listen} for the gateway"))?;
-        info!(address = %listener.local_addr()?, what = "gateway", "listening");
+        let control = bind(self.control_listen, "control").await?;
+        let listener = bind(self.gateway.gateway_listen, "gateway").await?;
         self.readiness.done(GATEWAY);
         let readiness = self.readiness.clone();
         let gateway = Gateway::new(self.gateway, pod_client, receiver, self.gateway_metrics);
+        // Until the drain is over: what waits is asked for until then.
+        tasks.spawn(control::serve(control, credentials, gateway.demand().clone()));
         let stopping = async {
             stop.cancelled().await;
             readiness.awaits(SHUTDOWN, "the process is stopping");
@@ -159,18 +170,25 @@ impl DataPlane {
     }
 }
 
-/// The gateway's client, once its certificate is there; `None` when the process stops before.
+async fn bind(listen: SocketAddr, what: &'static str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.with_context(|| format!("failed to listen on {listen} for {what}"))?;
+    info!(address = %listener.local_addr()?, what, "listening");
+    Ok(listener)
+}
+
+/// The gateway's identity, once its certificate is there; `None` when the process stops before.
 async fn keep_identity(
     tasks: &mut JoinSet<()>,
     client: &Client,
     namespace: &str,
     stop: &CancellationToken,
-) -> Option<PodClient> {
+) -> Option<Kept> {
     let (first, ready) = oneshot::channel();
     let (client, namespace) = (client.clone(), namespace.to_owned());
     tasks.spawn(async move { identity::keep(client, &namespace, Identity::Gateway, first).await });
     tokio::select! {
-        pod_client = ready => pod_client.inspect_err(|_| warn!("the identity's watch ended")).ok(),
+        kept = ready => kept.inspect_err(|_| warn!("the identity's watch ended")).ok(),
         () = stop.cancelled() => None,
     }
 }

@@ -6,6 +6,8 @@
 mod answers;
 #[path = "gateway/authority.rs"]
 mod authority;
+#[path = "gateway/demand.rs"]
+mod demand;
 #[path = "gateway/edits.rs"]
 mod edits;
 #[path = "gateway/fake_pod.rs"]

@@ -4,6 +4,7 @@ app.kubernetes.io/name: easel-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Every pod that is part of easel runs a gateway: by this label the leader finds them. */}}
 {{- define "easel.labels" -}}
 {{ include "easel.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}

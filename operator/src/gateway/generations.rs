@@ -54,6 +54,7 @@ pub(super) async fn run(gateway: &Gateway, job: Result<Job, ApiError>, id: &Requ
         Ok(job) => job,
         Err(error) => return render::error(&error),
     };
+    gateway.demand().admitted(&job, Instant::now());
     if job.streamed {
         return stream::answer(gateway, job, id, arrived).await;
     }

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::gateway::admit::{self, Job};
+use crate::gateway::demand::{Demand, Waits};
 use crate::gateway::metrics::Up;
 use crate::gateway::route::{Booking, Desk, NotNow, Place};
 use crate::gateway::tries::Tries;
@@ -29,12 +30,14 @@ pub(super) struct Queue {
     room: Arc<Semaphore>,
     max_waiting: u32,
     waiting: prometheus_client::metrics::gauge::Gauge,
+    demand: Demand,
 }
 
 /// One that waits: counted, and within the bound unless it was accepted before.
 struct Waiter {
     _room: Option<OwnedSemaphorePermit>,
     _counted: Up,
+    _waits: Waits,
 }
 
 impl Queue {
@@ -42,9 +45,10 @@ impl Queue {
         tables: RoutingTables,
         max_waiting: u32,
         waiting: prometheus_client::metrics::gauge::Gauge,
+        demand: Demand,
     ) -> Self {
         let room = Arc::new(Semaphore::new(max_waiting as usize));
-        Self { desk: Arc::default(), tables, room, max_waiting, waiting }
+        Self { desk: Arc::default(), tables, room, max_waiting, waiting, demand }
     }
 
     pub(super) fn desk(&self) -> &Arc<Desk> {
@@ -74,7 +78,7 @@ impl Queue {
                 return Err(error);
             }
             if waiter.is_none() {
-                waiter = Some(self.enter(tries, not_now)?);
+                waiter = Some(self.enter(job, tries, not_now)?);
             }
             in_line = match not_now {
                 NotNow::Behind | NotNow::Rejected(Rejection::QueueFull { .. }) => {
@@ -92,13 +96,13 @@ impl Queue {
         }
     }
 
-    fn enter(&self, tries: &Tries, not_now: NotNow) -> Result<Waiter, ApiError> {
+    fn enter(&self, job: &Job, tries: &Tries, not_now: NotNow) -> Result<Waiter, ApiError> {
         let room = Arc::clone(&self.room).try_acquire_owned().ok();
         if room.is_none() && !tries.accepted() {
             let message = format!("{} requests wait already, and {}", self.max_waiting, why(not_now));
             return Err(ApiError::queue_full(message, retry_after(not_now)));
         }
-        Ok(Waiter { _room: room, _counted: Up::new(&self.waiting) })
+        Ok(Waiter { _room: room, _counted: Up::new(&self.waiting), _waits: self.demand.waits(job) })
     }
 }
 

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use easel_api::error::ApiError;
 use serde::Serialize;
 
-pub(super) fn error(error: &ApiError) -> Response {
+pub(crate) fn error(error: &ApiError) -> Response {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, Json(error.envelope())).into_response();
     if let Some(seconds) = error.retry_after {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 #[derive(Debug)]
-pub(super) struct StallTimeout<S> {
+pub(crate) struct StallTimeout<S> {
     stream: S,
     limit: Duration,
     /// Runs only while a write waits.
@@ -18,7 +18,7 @@ pub(super) struct StallTimeout<S> {
 }
 
 impl<S> StallTimeout<S> {
-    pub(super) fn new(stream: S, limit: Duration) -> Self {
+    pub(crate) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, stalled: None }
     }
 

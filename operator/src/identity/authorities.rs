@@ -212,7 +212,7 @@ mod tests {
     fn a_leaf_names_the_key_of_its_signer() {
         let now = Timestamp::now();
         let authorities = Authorities::make(now).unwrap();
-        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, "easel-system", now).unwrap();
         let held = secret::held(&secret::build("n", &pair, &authorities.bundle())).unwrap();
         assert_eq!(&held.signer, authorities.signer_id());
         assert!(authorities.trusted_by(&held));

@@ -12,6 +12,7 @@ use rcgen::{
 use time::OffsetDateTime;
 
 use super::renewal::{AUTHORITY_LIFETIME, BACKDATED, LEAF_LIFETIME};
+use crate::names::OPERATOR;
 
 /// A certificate and its key, PEM. Prints no key.
 #[derive(Clone, PartialEq, Eq)]
@@ -36,12 +37,13 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// The subject alternative names of an identity, as they stand in its certificate. Pods are called by the host name and
-/// call by the URI; the control plane is called by nobody.
-pub(super) fn names(identity: &Identity) -> Vec<String> {
+/// The subject alternative names of an identity whose holders run in this namespace, as they stand in its certificate. Pods
+/// and gateways are called by the host name and call by the URI; the operator is called by nobody.
+pub(super) fn names(identity: &Identity, namespace: &str) -> Vec<String> {
     let uri = identity.uri().into_owned();
     match identity {
-        Identity::Operator | Identity::Gateway => vec![uri],
+        Identity::Operator => vec![uri],
+        Identity::Gateway => vec![format!("*.{}", pod_domain(OPERATOR, namespace)), uri],
         Identity::Pods(Deployment { namespace, name }) => vec![format!("*.{}", pod_domain(name, namespace)), uri],
     }
 }
@@ -67,17 +69,16 @@ impl Authority {
         &self.cert_pem
     }
 
-    pub fn sign(&self, identity: &Identity, now: Timestamp) -> Result<Pair, AuthorityError> {
+    pub fn sign(&self, identity: &Identity, namespace: &str, now: Timestamp) -> Result<Pair, AuthorityError> {
         let key = KeyPair::generate()?;
+        let both = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let (common, usages) = match identity {
             Identity::Operator => ("easel operator", vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            Identity::Gateway => ("easel gateway", vec![ExtendedKeyUsagePurpose::ClientAuth]),
-            Identity::Pods(_) => {
-                ("easel pods", vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])
-            }
+            Identity::Gateway => ("easel gateway", both),
+            Identity::Pods(_) => ("easel pods", both),
         };
         let mut params = params(common, now, LEAF_LIFETIME)?;
-        for name in names(identity) {
+        for name in names(identity, namespace) {
             let is_uri = name.contains("://");
             let name = name.try_into()?;
             params.subject_alt_names.push(if is_uri { SanType::URI(name) } else { SanType::DnsName(name) });
@@ -151,7 +152,7 @@ mod tests {
         let now = Timestamp::now();
         let authority = authority(now);
         let pods = Deployment { namespace: "easel-system".into(), name: "easel-pool-cpu".into() };
-        let cert = der(&authority.sign(&Identity::Pods(pods), now).unwrap().cert_pem);
+        let cert = der(&authority.sign(&Identity::Pods(pods), "easel-system", now).unwrap().cert_pem);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots(&authority), provider).build().unwrap();
         let verify = |deployment: &str, namespace: &str, at: Timestamp| {
@@ -170,7 +171,7 @@ mod tests {
         let ours = authority(now);
         let pods = Deployment { namespace: "art".into(), name: "easel-model-m".into() };
         for identity in [Identity::Operator, Identity::Gateway, Identity::Pods(pods)] {
-            let pair = ours.sign(&identity, now).unwrap();
+            let pair = ours.sign(&identity, "art", now).unwrap();
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let verify = |authority: &Authority| {
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots(authority), provider.clone());
@@ -182,14 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn the_control_planes_certificates_serve_nobody() {
+    fn of_the_control_plane_only_gateways_serve_and_only_as_the_operators_pods() {
         let now = Timestamp::now();
         let authority = authority(now);
-        let cert = der(&authority.sign(&Identity::Gateway, now).unwrap().cert_pem);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(roots(&authority), provider).build().unwrap();
-        let host = ServerName::try_from(pod_host("10.0.0.7".parse().unwrap(), "d", "n")).unwrap();
-        assert!(verifier.verify_server_cert(&cert, &[], &host, &[], unix(now)).is_err());
+        let verify = |identity: &Identity, deployment: &str, namespace: &str| {
+            let cert = der(&authority.sign(identity, "easel-system", now).unwrap().cert_pem);
+            let host = pod_host("10.0.0.7".parse().unwrap(), deployment, namespace);
+            verifier.verify_server_cert(&cert, &[], &ServerName::try_from(host).unwrap(), &[], unix(now)).is_ok()
+        };
+        assert!(verify(&Identity::Gateway, "easel-operator", "easel-system"));
+        assert!(!verify(&Identity::Gateway, "easel-operator", "art"));
+        assert!(!verify(&Identity::Gateway, "easel-pool-cpu", "easel-system"));
+        assert!(!verify(&Identity::Operator, "easel-operator", "easel-system"));
     }
 
     #[test]

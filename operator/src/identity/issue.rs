@@ -126,7 +126,10 @@ impl Issuer {
             (Renewal::Keep | Renewal::Retrust, Some(pair)) => pair,
             (Renewal::Keep | Renewal::Retrust, None) | (Renewal::Renew(_), _) => {
                 let sign = |source| IssueError::Sign { name: name.to_owned(), source };
-                authorities.signer().and_then(|signer| signer.sign(&leaf.identity, now)).map_err(sign)?
+                authorities
+                    .signer()
+                    .and_then(|signer| signer.sign(&leaf.identity, &leaf.namespace, now))
+                    .map_err(sign)?
             }
         };
         let mut secret = secret::build(name, &pair, &authorities.bundle());
@@ -186,7 +189,11 @@ fn leaf_of(deployment: &Deployment) -> Option<Leaf> {
 }
 
 fn wanted(leaf: &Leaf, authorities: &Authorities) -> Wanted {
-    Wanted { signer: authorities.signer_id().clone(), trusts: authorities.bundle(), names: names(&leaf.identity) }
+    Wanted {
+        signer: authorities.signer_id().clone(),
+        trusts: authorities.bundle(),
+        names: names(&leaf.identity, &leaf.namespace),
+    }
 }
 
 async fn get(api: &Api<Secret>, name: &str) -> Result<Option<Secret>, IssueError> {

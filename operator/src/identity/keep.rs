@@ -7,15 +7,24 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::{info, warn};
 
 use super::secret;
 use crate::names::identity_secret;
-use crate::pod_client::PodClient;
+use crate::pod_client::{Credentials, CredentialsError, PodClient};
 
-/// Sends the client once the Secret is there, and keeps it fresh until it is dropped.
-pub async fn keep(client: Client, namespace: &str, identity: Identity, first: oneshot::Sender<PodClient>) {
+/// An identity that is there.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// Always calls with the newest credentials.
+    pub client: PodClient,
+    /// The same, to serve with.
+    pub credentials: watch::Receiver<Credentials>,
+}
+
+/// Sends the identity once the Secret is there, and keeps it fresh until it is dropped.
+pub async fn keep(client: Client, namespace: &str, identity: Identity, first: oneshot::Sender<Kept>) {
     let name = identity_secret(&identity);
     let api: Api<Secret> = Api::namespaced(client, namespace);
     let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
@@ -31,8 +40,8 @@ pub async fn keep(client: Client, namespace: &str, identity: Identity, first: on
 }
 
 struct Keeper {
-    held: Option<PodClient>,
-    first: Option<oneshot::Sender<PodClient>>,
+    held: Option<(PodClient, watch::Sender<Credentials>)>,
+    first: Option<oneshot::Sender<Kept>>,
 }
 
 impl Keeper {
@@ -41,19 +50,25 @@ impl Keeper {
             warn!(%identity, "the identity's secret is incomplete");
             return;
         };
-        let taken = match &self.held {
-            Some(client) => client.replace(&credentials).map(|()| client.clone()),
-            None => PodClient::new(&credentials),
-        };
-        match taken {
-            Ok(client) => {
-                info!(%identity, "identity loaded");
-                self.held = Some(client.clone());
-                if let Some(first) = self.first.take() {
-                    first.send(client).ok(); // the process is stopping when nobody waits
-                }
-            }
-            Err(error) => warn!(%identity, %error, "failed to use the identity"),
+        if let Err(error) = self.use_now(credentials) {
+            warn!(%identity, %error, "failed to use the identity");
+            return;
         }
+        info!(%identity, "identity loaded");
+    }
+
+    fn use_now(&mut self, new: Credentials) -> Result<(), CredentialsError> {
+        if let Some((client, credentials)) = &self.held {
+            client.replace(&new)?;
+            credentials.send_replace(new);
+            return Ok(());
+        }
+        let client = PodClient::new(&new)?;
+        let (sender, credentials) = watch::channel(new);
+        self.held = Some((client.clone(), sender));
+        if let Some(first) = self.first.take() {
+            first.send(Kept { client, credentials }).ok(); // the process is stopping when nobody waits
+        }
+        Ok(())
     }
 }

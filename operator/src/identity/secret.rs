@@ -104,30 +104,43 @@ mod tests {
 
     use super::super::Authorities;
     use super::super::authority::names;
-    use super::super::renewal::{Renewal, Wanted, renewal};
+    use super::super::renewal::{Renewal, Wanted, Why, renewal};
     use super::*;
 
     #[test]
     fn a_secret_reads_back_and_is_kept_while_it_is_young() {
         let now = Timestamp::now();
         let authorities = Authorities::make(now).unwrap();
-        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, "easel-system", now).unwrap();
         let secret = build("easel-identity-gateway", &pair, &authorities.bundle());
         let credentials = credentials(&secret).unwrap();
         assert_eq!((&credentials.cert_pem, &credentials.key_pem), (&pair.cert_pem, &pair.key_pem));
         let wanted = Wanted {
             signer: authorities.signer_id().clone(),
             trusts: authorities.bundle(),
-            names: names(&Identity::Gateway),
+            names: names(&Identity::Gateway, "easel-system"),
         };
         assert_eq!(renewal(held(&secret).as_ref(), &wanted, now), Renewal::Keep);
+    }
+
+    #[test]
+    fn a_gateways_certificate_without_the_name_that_it_is_called_by_is_issued_anew() {
+        let now = Timestamp::now();
+        let authorities = Authorities::make(now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, "easel-system", now).unwrap();
+        let held = held(&build("easel-identity-gateway", &pair, &authorities.bundle())).unwrap();
+        let wanted =
+            Wanted { signer: authorities.signer_id().clone(), trusts: authorities.bundle(), names: held.names.clone() };
+        let unnamed = Held { names: vec![Identity::Gateway.uri().into_owned()], ..held };
+        assert_eq!(renewal(Some(&unnamed), &wanted, now), Renewal::Renew(Why::OtherNames));
+        assert_eq!(wanted.names[0], "*.easel-operator.easel-system.pods.easel.internal");
     }
 
     #[test]
     fn a_secret_that_someone_broke_counts_as_none() {
         let now = Timestamp::now();
         let authorities = Authorities::make(now).unwrap();
-        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, now).unwrap();
+        let pair = authorities.signer().unwrap().sign(&Identity::Gateway, "easel-system", now).unwrap();
         for broken in [Pair { key_pem: "x".into(), ..pair.clone() }, Pair { cert_pem: "x".into(), ..pair }] {
             assert_eq!(held(&build("n", &broken, &authorities.bundle())), None);
         }

@@ -12,6 +12,7 @@ use easel_planner::{ModelId, PoolName, ReplicaId, RouteId};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
+use super::Demands;
 use crate::names::{LABEL_MODEL, LABEL_POOL, LABEL_TEMPLATE, LABEL_WORKLOAD, Workload};
 
 /// Namespace and name.
@@ -28,6 +29,8 @@ pub struct Observed {
     pub pods: BTreeMap<ReplicaId, Arc<ObservedPod>>,
     /// Of pods that are being listened to.
     pub reports: BTreeMap<ReplicaId, Arc<Report>>,
+    /// At all gateways together. On the leader only; nobody else hears it.
+    pub demand: Arc<Demands>,
 }
 
 /// A pod that draws, or will.

@@ -37,6 +37,7 @@ pub fn snapshot(observed: &Observed, told: &BTreeMap<ReplicaId, Told>) -> Snapsh
         models: models.collect(),
         replicas: replicas.collect(),
         routes: routes(observed),
+        demand: (*observed.demand).clone(),
         ..Snapshot::default() // what was measured is remembered by the leader
     }
 }

@@ -1,10 +1,12 @@
 //! The index's one task: owns what is observed, and publishes it whenever something changed.
 //! Watches with reflectors and listens to pods; interprets nothing but names.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
+use easel_api::engine::{REPORT_PATH, Report};
 use easel_crds::planner::{model_id, pool_name, route_id};
 use easel_crds::{GpuPool, ImageModel, ImageRoute};
 use easel_planner::ReplicaId;
@@ -27,8 +29,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::reports::{Heard, Listeners};
-use super::{Observed, ObservedPod};
+use super::lines::{self, ListenTo, Listeners, nothing_known};
+use super::routes::address;
+use super::{Demands, Observed, ObservedPod};
 use crate::names::managed_selector;
 use crate::pod_client::PodClient;
 
@@ -64,8 +67,12 @@ pub struct Index {
     /// Where Shared pods are.
     pub namespace: String,
     pub pod_client: PodClient,
+    /// What the leader hears of gateways; empty elsewhere.
+    pub demand: watch::Receiver<Arc<Demands>>,
     pub metrics: IndexMetrics,
 }
+
+type Heard = lines::Heard<ReplicaId, Report>;
 
 struct Stores {
     pools: Store<GpuPool>,
@@ -83,7 +90,7 @@ impl Debug for Index {
 
 impl Index {
     /// Until it is dropped.
-    pub async fn run(self, observed: watch::Sender<Arc<Observed>>) {
+    pub async fn run(mut self, observed: watch::Sender<Arc<Observed>>) {
         let changed = Arc::new(Notify::new());
         let mut watches = JoinSet::new();
         let ours = watcher::Config::default().labels(&managed_selector());
@@ -95,15 +102,16 @@ impl Index {
             pods: self.reflect(&mut watches, all(&self.client), ours, &changed),
         };
         let (heard, mut reports) = mpsc::channel(REPORTS_WAITING);
-        let mut listeners = Listeners::new(self.pod_client.clone(), heard);
+        let mut listeners = Listeners::new(self.pod_client.clone(), REPORT_PATH, heard);
         let mut current = Observed::default();
         loop {
             tokio::select! {
                 () = changed.notified() => {
                     current = self.read(&stores, current, stores.complete());
-                    listeners.follow(current.pods.iter().map(|(id, pod)| (id, &**pod)));
+                    listeners.follow(reporting(&current));
                 }
                 Some(news) = reports.recv() => hear(&mut current, news),
+                Ok(()) = self.demand.changed() => current.demand = self.demand.borrow_and_update().clone(),
             }
             while let Ok(news) = reports.try_recv() {
                 hear(&mut current, news);
@@ -147,7 +155,7 @@ impl Index {
     }
 
     fn read(&self, stores: &Stores, former: Observed, complete: bool) -> Observed {
-        let pods: std::collections::BTreeMap<_, _> = stores
+        let pods: BTreeMap<_, _> = stores
             .pods
             .state()
             .iter()
@@ -175,6 +183,7 @@ impl Index {
                 .collect(),
             pods,
             reports,
+            demand: former.demand,
         }
     }
 
@@ -213,11 +222,19 @@ where
     Api::all(client.clone())
 }
 
-fn hear(current: &mut Observed, Heard { id, uid, report }: Heard) {
+/// Pods that have an address.
+fn reporting(current: &Observed) -> BTreeMap<ReplicaId, ListenTo> {
+    let listen_to = |id: &ReplicaId, pod: &ObservedPod| {
+        Some(ListenTo { uid: pod.uid.clone(), pod: address(pod, nothing_known(id.clone()))? })
+    };
+    current.pods.iter().filter_map(|(id, pod)| Some((id.clone(), listen_to(id, pod)?))).collect()
+}
+
+fn hear(current: &mut Observed, lines::Heard { id, uid, said }: Heard) {
     if current.pods.get(&id).is_none_or(|pod| pod.uid != uid) {
         return; // said before it went
     }
-    match report {
+    match said {
         Some(report) => drop(current.reports.insert(id, Arc::new(report))),
         None => drop(current.reports.remove(&id)),
     }

@@ -13,24 +13,30 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::controller::{self, Chain, Context, ControllerMetrics, Settings};
-use crate::identity::{self, Issuer, RotationArgs};
-use crate::index::Observed;
+use crate::identity::{self, Issuer, Kept, RotationArgs};
+use crate::index::{DemandMetrics, Demands, Gateways, Observed};
 use crate::leader::Term;
 use crate::names::OPERATOR;
 use crate::planning::{PlanMetrics, Planning};
+use crate::pod_client::PodClient;
 use crate::stores::{SecretsReader, TagResolver};
 
 const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
 pub(super) struct LeadMetrics {
+    demand: DemandMetrics,
     plan: PlanMetrics,
     controller: ControllerMetrics,
 }
 
 impl LeadMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        Self { plan: PlanMetrics::register(registry), controller: ControllerMetrics::register(registry) }
+        Self {
+            demand: DemandMetrics::register(registry),
+            plan: PlanMetrics::register(registry),
+            controller: ControllerMetrics::register(registry),
+        }
     }
 }
 
@@ -41,6 +47,10 @@ pub(super) struct Lead {
     pub(super) gateway_url: Option<String>,
     pub(super) pod_name: String,
     pub(super) observed: watch::Receiver<Arc<Observed>>,
+    /// Where what clients ask for is told to the index.
+    pub(super) demand: watch::Sender<Arc<Demands>>,
+    /// Of gateways.
+    pub(super) control_port: u16,
     pub(super) floor: watch::Sender<u64>,
     pub(super) metrics: LeadMetrics,
 }
@@ -53,7 +63,7 @@ impl Lead {
             let term = *terms.borrow_and_update();
             let leading = async {
                 match term {
-                    Some(term) => self.lead(term).await,
+                    Some(term) => Box::pin(self.lead(term)).await,
                     None => std::future::pending().await,
                 }
             };
@@ -71,12 +81,13 @@ impl Lead {
         let (first, ready) = oneshot::channel();
         let keeping = identity::keep(self.client.clone(), &self.settings.namespace, Identity::Operator, first);
         let working = async {
-            let Ok(pod_client) = ready.await else { return };
+            let Ok(Kept { client: pod_client, credentials: _ }) = ready.await else { return };
             info!(term, "leading");
             let (views, shown) = watch::channel(None);
             let ((secrets, read), (tags, resolved)) = (watch::channel(Arc::default()), watch::channel(Arc::default()));
             let reader = SecretsReader { client: self.client.clone(), observed: self.observed.clone(), secrets };
             let tag_resolver = TagResolver { observed: self.observed.clone(), secrets: read.clone(), tags };
+            let gateways = self.gateways(pod_client.clone());
             let planning = Planning {
                 term,
                 observed: self.observed.clone(),
@@ -97,7 +108,7 @@ impl Lead {
                 self.metrics.controller.clone(),
             );
             let asking = async { tokio::join!(reader.run(), tag_resolver.run()) };
-            tokio::join!(asking, planning.run(), controller::run(Arc::new(context)));
+            tokio::join!(asking, gateways.run(), planning.run(), controller::run(Arc::new(context)));
         };
         tokio::select! {
             () = looking_after => {}
@@ -113,6 +124,17 @@ impl Lead {
                 Err(error) => warn!(error = %Chain(&error), "failed to open the authority"),
             }
             tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn gateways(&self, pod_client: PodClient) -> Gateways {
+        Gateways {
+            client: self.client.clone(),
+            namespace: self.settings.namespace.clone(),
+            pod_client,
+            port: self.control_port,
+            metrics: self.metrics.demand.clone(),
+            demand: self.demand.clone(),
         }
     }
 

@@ -41,6 +41,7 @@ pub(crate) struct Stage {
     pub(crate) address: SocketAddr,
     pub(crate) authority: Authority,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) gateway: Gateway,
     pub(crate) serving: JoinHandle<std::io::Result<()>>,
     tables: watch::Sender<Arc<RoutingTable>>,
     http: reqwest::Client,
@@ -64,8 +65,8 @@ impl Stage {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, gateway, shutdown.clone()));
-        let stage = Self { address, authority, shutdown, serving, tables, http: http(), registry };
+        let serving = tokio::spawn(serve(listener, gateway.clone(), shutdown.clone()));
+        let stage = Self { address, authority, shutdown, gateway, serving, tables, http: http(), registry };
         stage.add_model("demo", "tiny");
         stage
     }

@@ -49,13 +49,13 @@ async fn replaced_credentials_are_used_for_the_next_request() {
 
 /// What the Secrets of a gateway and of pods hold: a certificate by whoever signs now, and all that are trusted.
 fn gateways(authorities: &Authorities) -> Credentials {
-    let pair = authorities.signer().unwrap().sign(&Identity::Gateway, Timestamp::now()).unwrap();
+    let pair = authorities.signer().unwrap().sign(&Identity::Gateway, NAMESPACE, Timestamp::now()).unwrap();
     Credentials { ca_pem: authorities.bundle(), cert_pem: pair.cert_pem, key_pem: pair.key_pem }
 }
 
 fn pods(authorities: &Authorities) -> Arc<ServerConfig> {
     let identity = Identity::Pods(Deployment { namespace: NAMESPACE.into(), name: DEPLOYMENT.into() });
-    let pair = authorities.signer().unwrap().sign(&identity, Timestamp::now()).unwrap();
+    let pair = authorities.signer().unwrap().sign(&identity, NAMESPACE, Timestamp::now()).unwrap();
     serving(&authorities.bundle(), &pair.cert_pem, &pair.key_pem)
 }
 
