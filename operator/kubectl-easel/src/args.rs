@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::reference::{Artifact, Checkpoint, Target};
+use crate::simulate::Simulate;
 
 /// Pushes, signs and verifies checkpoints for Easel, and simulates fleets.
 ///
@@ -145,44 +146,6 @@ pub(crate) struct GenerateKeyPair {
     /// What the files are called: NAME.key, which only you can read, and NAME.pub. Neither is overwritten.
     #[arg(long, default_value = "easel")]
     pub(crate) name: PathBuf,
-}
-
-/// Runs a trace of requests through a simulated fleet, with the planner that the operator runs.
-///
-/// Says what share of the requests would have been drawn in time, what was loaded, and what it would have cost, beside what
-/// other ways of routing would have made of the same requests. The same files, policy and seed give the same numbers.
-/// docs/simulate.md describes the scenario file.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  kubectl easel simulate --trace requests.csv --scenario fleet.yaml --policy easel --seed 1 --json
-  kubectl easel simulate --generate 20000 --scenario fleet.yaml --policy all --seeds 1..5
-  kubectl easel simulate --list-policies")]
-pub(crate) struct Simulate {
-    /// Requests as CSV: arrival_s,kind,user,model,loras,images,steps,status,exec_s. Rows whose status is not succeed are
-    /// left out.
-    #[arg(long, value_name = "CSV", required_unless_present_any = ["generate", "list_policies"], conflicts_with = "generate")]
-    pub(crate) trace: Option<PathBuf>,
-    /// Make so many requests in the shape of a published production trace, instead of reading any.
-    #[arg(long, value_name = "REQUESTS", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) generate: Option<u32>,
-    /// The fleet, and how long things take there, as YAML.
-    #[arg(long, value_name = "YAML", required_unless_present = "list_policies")]
-    pub(crate) scenario: Option<PathBuf>,
-    /// Who decides: one or several names with commas between, or all.
-    #[arg(long, value_name = "NAME", default_value = "easel", value_delimiter = ',')]
-    pub(crate) policy: Vec<String>,
-    /// Of what is random: arrivals, and policies that throw dice.
-    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
-    pub(crate) seed: u64,
-    /// Several seeds, FIRST..LAST, both included: the mean and its 95 % interval are printed.
-    #[arg(long, value_name = "FIRST..LAST", value_parser = crate::simulate::seeds)]
-    pub(crate) seeds: Option<(u64, u64)>,
-    /// One JSON object on stdout; an array of them for several policies or seeds.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Print every policy with what it does, and end.
-    #[arg(long)]
-    pub(crate) list_policies: bool,
 }
 
 #[derive(Debug, Args)]

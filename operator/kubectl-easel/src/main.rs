@@ -1,5 +1,6 @@
 //! `kubectl easel`: what people do with checkpoints and fleets, from their own machine.
-//! Parses flags, runs one command, says how it ended; what a checkpoint is, is known by `easel-checkpoints`.
+//! Parses flags, runs one command, says how it ended; what a checkpoint is, is known by
+//! `easel-checkpoints`, and what a fleet does by `easel-planner`.
 
 mod args;
 mod credentials;

@@ -1,105 +1,113 @@
-//! `simulate`: a trace, a scenario and a policy in, numbers out. Reads files and prints; the planner simulates.
+//! `simulate`: reads a scenario and a trace, runs policies over them, prints what came of it.
+//! Knows files and tables; every decision and every second is the planner crate's.
 
-mod render;
-mod scenario;
+mod flags;
+mod page;
+mod progress;
+mod report;
+mod sample;
+mod scenario_file;
+mod summary;
+mod table;
 mod trace;
 
-use std::io::Write;
-use std::thread;
+use std::fs;
+use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
-use easel_planner::simulate::{Load, Outcome, Row, Scenario, generate, policies, requests, simulate};
+use anyhow::{Context, bail};
+use easel_planner::simulate::{self, Arrivals, Load, Process, Row, Scenario, policies};
 
-use crate::args;
+pub(crate) use flags::Simulate;
+use flags::{BOUND, known};
+use report::Report;
+use summary::Summary;
 
-/// Seeds of one call: bounds how long somebody waits for a slip of the keyboard.
-const MOST_SEEDS: u64 = 1000;
-
-/// One policy with one seed.
-#[derive(Clone, Debug)]
-struct Run {
-    seed: u64,
-    outcome: Outcome,
-}
-
-pub(crate) fn run(flags: &args::Simulate) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+pub(crate) fn run(flags: &Simulate) -> anyhow::Result<()> {
     if flags.list_policies {
-        return Ok(out.write_all(render::policies().as_bytes())?);
+        for (name, what) in known() {
+            println!("{name:22} {what}");
+        }
+        return Ok(());
     }
-    let names = names(&flags.policy)?;
-    let path = flags.scenario.as_deref().context("--scenario names no file")?;
-    let scenario = scenario::read(path).with_context(|| format!("failed to read the scenario '{}'", path.display()))?;
-    let rows = rows(flags, &scenario)?;
-    ensure!(!rows.is_empty(), "the trace has no row with status succeed, so there is nothing to simulate");
-    let (first, last) = flags.seeds.unwrap_or((flags.seed, flags.seed));
-    let runs = all(&scenario, &rows, &names, first..=last)?;
-    let text = if flags.json { render::json(&scenario, &runs) } else { render::table(&scenario, &runs) };
-    Ok(out.write_all(text.as_bytes())?)
+    let Some(file) = &flags.scenario else { bail!("name the fleet with --scenario FILE") };
+    let mut scenario = read(file, "scenario", scenario_file::parse)?;
+    if let Some(rho) = flags.rho {
+        scenario.arrivals = Arrivals { process: Process::Poisson, rho };
+    }
+    scenario.check().with_context(|| format!("the scenario '{}' can't be simulated", file.display()))?;
+    let runs = runs(flags, &scenario)?;
+    print(flags, &runs)
 }
 
-fn rows(flags: &args::Simulate, scenario: &Scenario) -> anyhow::Result<Vec<Row>> {
-    match (&flags.trace, flags.generate) {
-        (Some(path), _) => trace::read(path, scenario.requests)
-            .with_context(|| format!("failed to read the trace '{}'", path.display())),
-        (None, Some(count)) => Ok(generate(count, flags.seed)),
-        (None, None) => bail!("name a --trace, or --generate requests"),
-    }
-}
-
-/// One after the other, so that a machine is not full of simulations; progress goes to whoever watches.
-fn all(
-    scenario: &Scenario,
-    rows: &[Row],
-    names: &[&'static str],
-    seeds: std::ops::RangeInclusive<u64>,
-) -> anyhow::Result<Vec<Run>> {
-    let total = names.len() as u64 * (seeds.end() - seeds.start() + 1);
-    let bar = if total > 1 { indicatif::ProgressBar::new(total) } else { indicatif::ProgressBar::hidden() };
+fn runs(flags: &Simulate, scenario: &Scenario) -> anyhow::Result<Vec<Report>> {
+    let recorded = match &flags.trace {
+        Some(file) => Some(in_order(scenario, read(file, "trace", trace::parse)?)),
+        None => None,
+    };
+    let (policies, seeds) = (flags.all_policies(), flags.all_seeds());
+    let progress = progress::Progress::new(policies.len() * seeds.len());
     let mut runs = Vec::new();
-    for name in names {
-        for seed in seeds.clone() {
-            let load = requests(scenario, rows, seed);
-            runs.push(Run { seed, outcome: one(scenario, &load, name, seed)? });
-            bar.inc(1);
+    for seed in seeds {
+        let load = match &recorded {
+            Some(rows) => simulate::requests(scenario, rows, seed),
+            None => generated(scenario, flags.generate.unwrap_or_default(), seed),
+        };
+        for name in &policies {
+            progress.at(name, seed);
+            runs.push(one(scenario, &load, name, seed)?);
         }
     }
-    bar.finish_and_clear();
+    progress.finish();
     Ok(runs)
 }
 
-fn one(scenario: &Scenario, load: &Load, name: &str, seed: u64) -> anyhow::Result<Outcome> {
-    // On a thread of its own: a simulation that dies shall say which one it was.
-    let simulated = thread::scope(|scope| {
-        let run = || policies::by_name(name, seed).map(|mut policy| simulate(scenario, load, &mut *policy));
-        scope.spawn(run).join()
-    });
-    match simulated {
-        Ok(Some(outcome)) => Ok(outcome),
-        Ok(None) => bail!("there is no policy '{name}'"),
-        Err(_) => bail!("the simulation of '{name}' with seed {seed} died; please report it with its files"),
+fn one(scenario: &Scenario, load: &Load, name: &str, seed: u64) -> anyhow::Result<Report> {
+    if name == BOUND {
+        let counted = simulate::bound(scenario, load, |_| 1.0);
+        let weighted = simulate::bound(scenario, load, |request| request.work.secs());
+        return Ok(Report::bound(load.requests.len() as u64, counted, weighted, scenario.arrivals, seed));
     }
+    let mut policy = policies::by_name(name, seed).with_context(|| format!("there is no policy '{name}'"))?;
+    let outcome = simulate::simulate(scenario, load, &mut *policy);
+    Ok(Report::of(outcome, scenario.arrivals, seed))
 }
 
-/// The names that were asked for, each once, in the order of the list of all.
-fn names(asked: &[String]) -> anyhow::Result<Vec<&'static str>> {
-    let all: Vec<&'static str> = policies::ALL.iter().map(|(name, _)| *name).collect();
-    if asked.iter().any(|name| name == "all") {
-        return Ok(all);
+/// As many as are asked for, in the order of the trace; then in that of time, where the trace says when.
+fn in_order(scenario: &Scenario, mut rows: Vec<Row>) -> Vec<Row> {
+    rows.truncate(scenario.requests);
+    match scenario.arrivals.process {
+        Process::Trace => rows.sort_by_key(|row| row.arrival),
+        Process::Poisson => {}
     }
-    for name in asked {
-        ensure!(all.contains(&name.as_str()), "there is no policy '{name}'; there are {}", all.join(", "));
-    }
-    Ok(all.into_iter().filter(|name| asked.iter().any(|asked| asked == name)).collect())
+    rows
 }
 
-/// `1..5`, both included.
-pub(crate) fn seeds(text: &str) -> Result<(u64, u64), String> {
-    let parse = |part: &str| part.parse::<u64>().ok();
-    let range = text.split_once("..").and_then(|(first, last)| Some((parse(first)?, parse(last)?)));
-    match range {
-        Some((first, last)) if first <= last && last - first < MOST_SEEDS => Ok((first, last)),
-        Some(_) => Err(format!("the first must not be above the last, and there are at most {MOST_SEEDS}")),
-        None => Err("write two whole numbers, such as 1..5".into()),
+/// Busy and quiet hours at the scenario's share of the fleet's speed; or Poisson arrivals over the same requests.
+fn generated(scenario: &Scenario, requests: u32, seed: u64) -> Load {
+    let rate = simulate::steady_rate(scenario, &simulate::generate(requests, 1.0, seed));
+    simulate::requests(scenario, &simulate::generate(requests, rate, seed), seed)
+}
+
+fn print(flags: &Simulate, runs: &[Report]) -> anyhow::Result<()> {
+    match (runs, flags.json) {
+        ([run], true) => println!("{}", serde_json::to_string_pretty(run)?),
+        (runs, true) => println!("{}", serde_json::to_string_pretty(runs)?),
+        ([run], false) => print!("{}", page::page(run)),
+        (runs, false) => print!("{}", table::table(&Summary::of(runs))),
+    }
+    Ok(())
+}
+
+fn read<T>(file: &Path, what: &str, parse: impl Fn(&str) -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let text = fs::read_to_string(file).with_context(|| format!("failed to read the {what} '{}'", file.display()))?;
+    parse(&text).with_context(|| format!("the {what} '{}' can't be simulated", file.display()))
+}
+
+/// `; did you mean X?` where one is near enough.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let near = known.map(|known| (strsim::damerau_levenshtein(name, known), known)).min();
+    match near {
+        Some((distance, known)) if distance <= 1 + known.len() / 4 => format!("; did you mean {known}?"),
+        Some(_) | None => String::new(),
     }
 }

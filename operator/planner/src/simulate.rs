@@ -2,6 +2,7 @@
 //! Owns the simulated fleet, its clock and its books; takes no decision that the real fleet would take.
 
 mod arrivals;
+mod bound;
 mod generate;
 pub mod money;
 mod outcome;
@@ -15,6 +16,7 @@ use crate::demand::ModelIx;
 use crate::time::{Moment, Span};
 
 pub use arrivals::{requests, steady_rate};
+pub use bound::bound;
 pub use generate::generate;
 pub use outcome::{Bucket, ModelShare, Outcome};
 pub use policies::Policy;

@@ -1,5 +1,5 @@
-//! Requests in the published shape of a production trace: people in sessions over models of very unequal popularity.
-//! Source: the trace `GenTD26` ("Understanding Diffusion Model Serving in Production", `SoCC` 2025), by its published facts.
+//! A trace that nobody recorded, in the shape that is published of one: `GenTD26`, "Understanding Diffusion Model Serving in
+//! Production", `SoCC` '25. Owns that shape as numbers; copies no row of the trace.
 
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -7,93 +7,142 @@ use rand_pcg::Pcg64Mcg;
 use crate::simulate::Row;
 use crate::time::Moment;
 
-/// 87 models, of which the top 1, 5, 10 and 20 take 31, 70, 87 and 94 %: so many models share so much.
-const POPULARITY: [(u32, f64); 5] = [(1, 0.31), (4, 0.39), (5, 0.17), (10, 0.07), (67, 0.06)];
-/// Within one user the next request has the same model.
-const SAME_MODEL: f64 = 0.72;
-/// Sessions side by side. In the fleet the next request has the same model in a quarter of cases; popular models alone
-/// give a sixth, and one session in five or so going on gives the rest.
-const SESSIONS: usize = 6;
-/// A session ends after a request; five or six requests on average.
-const ENDS: f64 = 0.18;
+/// So many models have so much of all requests: the top 1, 5, 10, 20 and 87 take 31, 70, 87, 94 and 100 %. How much the first of
+/// a group is above its average is ours, chosen so that popularity falls all the way.
+const GROUPS: [(usize, f64, f64); 5] =
+    [(1, 0.31, 0.0), (4, 0.39, 0.33), (5, 0.17, 0.4), (10, 0.07, 0.5), (67, 0.06, 0.9)];
 const IMAGES: [(u32, f64); 4] = [(1, 0.58), (2, 0.08), (4, 0.19), (8, 0.15)];
+/// 30 in 91 % of requests; the others are the rest's order of magnitude.
 const STEPS: [(u32, f64); 4] = [(30, 0.91), (40, 0.05), (25, 0.02), (20, 0.02)];
 const LORAS: [(u32, f64); 3] = [(0, 0.83), (1, 0.16), (2, 0.01)];
-/// Seconds between requests on average, where arrivals are the trace's own.
-const GAP: f64 = 5.0;
-/// The busiest moment of a day has 3.2 times the mean.
-const PEAK: f64 = 3.2;
+/// The next request of a user is for the model of the last one in 72 % of cases; 14 % of those would be so by chance.
+const KEEP_MODEL: f64 = 0.67;
+/// The next request of the fleet is of the same user: with this the next has the same model in 25 % of cases.
+const SAME_USER: f64 = 0.18;
+/// People at work at one time, and requests of one.
+const SESSIONS: usize = 24;
+const SESSION_LENGTH: f64 = 5.75;
 const DAY: f64 = 86_400.0;
+/// exp(κ cos) over a day has a peak of 3.2 times its mean.
+const PEAK: f64 = 1.958;
+const MEAN_OF_CURVE: f64 = 2.214;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Session {
     user: u32,
-    model: u32,
+    model: usize,
 }
 
-pub fn generate(requests: u32, seed: u64) -> Vec<Row> {
-    let mut random = Pcg64Mcg::seed_from_u64(seed ^ 0x6561_7365_6c00);
-    let (mut clock, mut users) = (0.0, 0);
-    let mut sessions: Vec<Session> = (0..SESSIONS).map(|_| begin(&mut random, &mut users)).collect();
-    let row = |_| {
-        clock -= (1.0 - random.random::<f64>()).ln() * GAP / intensity(clock);
-        let at = random.random_range(0..sessions.len());
-        let session = sessions[at].clone();
-        if random.random_bool(ENDS) {
-            sessions[at] = begin(&mut random, &mut users);
-        } else if !random.random_bool(SAME_MODEL) {
-            sessions[at].model = popular(&mut random);
+/// Requests of people in sessions, at this rate on average, over days whose peak is 3.2 times the mean.
+pub fn generate(requests: u32, per_second: f64, seed: u64) -> Vec<Row> {
+    // Two streams, so that the rate changes when requests come and not what they are.
+    let mut clock = Clock { seconds: 0.0, per_second, random: Pcg64Mcg::seed_from_u64(seed ^ 0x5eed) };
+    let mut people = People::new(seed);
+    (0..requests)
+        .map(|_| {
+            let Session { user, model } = people.next();
+            Row {
+                arrival: clock.next(),
+                model: format!("model-{model:02}"),
+                user: format!("user-{user:05}"),
+                loras: people.one_of(&LORAS),
+                images: people.one_of(&IMAGES),
+                steps: people.one_of(&STEPS),
+            }
+        })
+        .collect()
+}
+
+struct Clock {
+    seconds: f64,
+    per_second: f64,
+    random: Pcg64Mcg,
+}
+
+impl Clock {
+    /// A Poisson process of a changing rate, by thinning one of the rate of the peak. It begins at the least of the day.
+    fn next(&mut self) -> Moment {
+        let peak = PEAK.exp();
+        loop {
+            self.seconds -= (1.0 - self.random.random::<f64>()).ln() / (self.per_second * peak / MEAN_OF_CURVE);
+            let curve = (-PEAK * (self.seconds / DAY * std::f64::consts::TAU).cos()).exp();
+            if self.random.random::<f64>() * peak < curve {
+                return Moment::from_secs(self.seconds);
+            }
         }
-        Row {
-            arrival: Moment::from_secs(clock),
-            model: format!("model-{:02}", session.model),
-            user: format!("user-{}", session.user),
-            loras: pick(&mut random, &LORAS),
-            images: pick(&mut random, &IMAGES),
-            steps: pick(&mut random, &STEPS),
+    }
+}
+
+struct People {
+    random: Pcg64Mcg,
+    popularity: Vec<f64>,
+    sessions: Vec<Session>,
+    last: usize,
+    users: u32,
+}
+
+impl People {
+    fn new(seed: u64) -> Self {
+        let mut people = Self {
+            random: Pcg64Mcg::seed_from_u64(seed),
+            popularity: popularity(),
+            sessions: Vec::new(),
+            last: 0,
+            users: 0,
+        };
+        people.sessions = (0..SESSIONS).map(|_| people.arrive()).collect();
+        people
+    }
+
+    fn arrive(&mut self) -> Session {
+        self.users += 1;
+        Session { user: self.users, model: self.model() }
+    }
+
+    fn next(&mut self) -> Session {
+        if self.random.random::<f64>() < 1.0 / SESSION_LENGTH {
+            let leaves = self.random.random_range(0..SESSIONS);
+            self.sessions[leaves] = self.arrive();
         }
+        if self.random.random::<f64>() >= SAME_USER {
+            self.last = self.random.random_range(0..SESSIONS);
+        }
+        let shown = self.sessions[self.last];
+        if self.random.random::<f64>() >= KEEP_MODEL {
+            self.sessions[self.last].model = self.model();
+        }
+        shown
+    }
+
+    fn model(&mut self) -> usize {
+        let mut lot = self.random.random::<f64>();
+        let found = self.popularity.iter().position(|share| {
+            lot -= share;
+            lot < 0.0
+        });
+        found.unwrap_or(0)
+    }
+
+    fn one_of(&mut self, choices: &[(u32, f64)]) -> u32 {
+        let mut lot = self.random.random::<f64>();
+        let found = choices.iter().find(|(_, share)| {
+            lot -= share;
+            lot < 0.0
+        });
+        found.map_or(choices[0].0, |(value, _)| *value)
+    }
+}
+
+/// The share of each model, the most popular first; they add up to 1.
+fn popularity() -> Vec<f64> {
+    let group = |(count, share, tilt): (usize, f64, f64)| {
+        let average = share / count as f64;
+        (0..count).map(move |at| {
+            let place = if count > 1 { at as f64 / (count - 1) as f64 } else { 0.5 };
+            average * (1.0 + tilt * (1.0 - 2.0 * place))
+        })
     };
-    (0..requests).map(row).collect()
-}
-
-fn begin(random: &mut Pcg64Mcg, users: &mut u32) -> Session {
-    *users += 1;
-    Session { user: *users, model: popular(random) }
-}
-
-/// Of the mean, over a day: a sharp peak on a low floor, whose average is 1.
-fn intensity(clock: f64) -> f64 {
-    let angle = std::f64::consts::TAU * clock / DAY;
-    let bump = (0.5 - 0.5 * angle.cos()).powi(2);
-    // The bump has mean 3/8 and peak 1.
-    let height = (PEAK - 1.0) / (1.0 - 0.375);
-    (1.0 + height * (bump - 0.375)).max(0.05)
-}
-
-fn popular(random: &mut Pcg64Mcg) -> u32 {
-    let mut left = random.random::<f64>();
-    let mut first = 0;
-    for (models, share) in POPULARITY {
-        if left < share {
-            // Within a group the popularity falls off, too.
-            let place = (left / share).powf(1.3) * f64::from(models);
-            return first + (place as u32).min(models - 1);
-        }
-        left -= share;
-        first += models;
-    }
-    first - 1
-}
-
-fn pick(random: &mut Pcg64Mcg, shares: &[(u32, f64)]) -> u32 {
-    let mut left = random.random::<f64>();
-    for (value, share) in shares {
-        if left < *share {
-            return *value;
-        }
-        left -= share;
-    }
-    shares[0].0
+    GROUPS.into_iter().flat_map(group).collect()
 }
 
 #[cfg(test)]
@@ -102,40 +151,71 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn the_shape_is_the_published_one() {
-        let rows = generate(40_000, 1);
-        let share = |count: usize| count as f64 / rows.len() as f64;
-        let near =
-            |what: &str, is: f64, published: f64| assert!((is - published).abs() < 0.03, "{what}: {is} {published}");
-        let mut models: BTreeMap<&str, usize> = BTreeMap::new();
-        for row in &rows {
-            *models.entry(&row.model).or_default() += 1;
-        }
-        let mut counts: Vec<usize> = models.into_values().collect();
-        counts.sort_unstable_by(|a, b| b.cmp(a));
-        assert_eq!(counts.len(), 87);
-        for (top, published) in [(1, 0.31), (5, 0.70), (10, 0.87), (20, 0.94)] {
-            near("top models", share(counts[..top].iter().sum()), published);
-        }
-        near("one image", share(rows.iter().filter(|row| row.images == 1).count()), 0.58);
-        near("no LoRA", share(rows.iter().filter(|row| row.loras == 0).count()), 0.83);
-        near("30 steps", share(rows.iter().filter(|row| row.steps == 30).count()), 0.91);
-        let same = rows.windows(2).filter(|pair| pair[0].model == pair[1].model).count();
-        assert!((0.18..0.35).contains(&share(same)), "next has the same model: {}", share(same));
+    const REQUESTS: u32 = 20_000;
+
+    fn share(rows: &[Row], holds: impl Fn(&Row) -> bool) -> f64 {
+        rows.iter().filter(|row| holds(row)).count() as f64 / rows.len() as f64
+    }
+
+    fn near(found: f64, published: f64, within: f64) {
+        assert!((found - published).abs() <= within, "{found:.3} is not {published} ± {within}");
     }
 
     #[test]
-    fn the_busiest_hour_has_about_three_times_the_mean() {
-        let rows = generate(60_000, 2);
-        let last = rows.last().unwrap().arrival.secs();
-        let days = (last / DAY).floor();
-        let mut hours: BTreeMap<u64, f64> = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.arrival.secs() < days * DAY) {
-            *hours.entry((row.arrival.secs() % DAY / 3600.0) as u64).or_default() += 1.0;
+    fn popularity_has_the_published_shares_and_falls_all_the_way() {
+        let shares = popularity();
+        assert_eq!(shares.len(), 87);
+        for (top, published) in [(1, 0.31), (5, 0.70), (10, 0.87), (20, 0.94), (87, 1.0)] {
+            near(shares[..top].iter().sum(), published, 1e-9);
         }
-        let mean = hours.values().sum::<f64>() / 24.0;
-        let peak = hours.values().copied().fold(0.0, f64::max) / mean;
-        assert!((2.6..3.6).contains(&peak), "{peak}");
+        assert!(shares.windows(2).all(|pair| pair[0] >= pair[1] && pair[1] > 0.0));
+    }
+
+    #[test]
+    fn a_generated_trace_asks_for_what_the_published_one_asks_for() {
+        let rows = generate(REQUESTS, 0.0115, 1);
+        for (images, published) in IMAGES {
+            near(share(&rows, |row| row.images == images), published, 0.015);
+        }
+        near(share(&rows, |row| row.steps == 30), 0.91, 0.01);
+        near(share(&rows, |row| row.loras == 0), 0.83, 0.01);
+        near(share(&rows, |row| row.model == "model-00"), 0.31, 0.03);
+    }
+
+    #[test]
+    fn people_work_in_sessions() {
+        let rows = generate(REQUESTS, 0.0115, 1);
+        let same = rows.windows(2).filter(|pair| pair[0].model == pair[1].model).count();
+        near(same as f64 / rows.len() as f64, 0.25, 0.03);
+        let (mut last, mut kept, mut all) = (BTreeMap::new(), 0, 0);
+        for row in &rows {
+            if let Some(model) = last.insert(row.user.as_str(), row.model.as_str()) {
+                all += 1;
+                kept += u32::from(model == row.model);
+            }
+        }
+        near(f64::from(kept) / f64::from(all), 0.72, 0.03);
+    }
+
+    #[test]
+    fn the_busiest_hour_of_a_day_has_three_times_the_mean() {
+        let rows = generate(REQUESTS, 0.2, 1);
+        let day: Vec<&Row> = rows.iter().filter(|row| row.arrival.secs() < DAY).collect();
+        near(day.len() as f64 / DAY, 0.2, 0.01);
+        let mut hours: BTreeMap<u32, u32> = BTreeMap::new();
+        for row in day {
+            *hours.entry((row.arrival.secs() / 3600.0) as u32).or_default() += 1;
+        }
+        let busiest = f64::from(*hours.values().max().unwrap()) / 3600.0 / 0.2;
+        near(busiest, 3.2, 0.3);
+    }
+
+    #[test]
+    fn the_rate_changes_when_requests_come_and_not_what_they_are() {
+        let (slow, fast) = (generate(100, 0.1, 3), generate(100, 10.0, 3));
+        assert!(
+            slow.iter().zip(&fast).all(|(a, b)| a.model == b.model && a.images == b.images && a.arrival > b.arrival)
+        );
+        assert_ne!(generate(100, 0.1, 4), slow);
     }
 }

@@ -3,6 +3,8 @@
 
 mod easel;
 pub mod immediate;
+mod partition;
+mod routers;
 
 use crate::simulate::World;
 use crate::simulate::world::{Act, Happening};
@@ -22,16 +24,30 @@ pub const ALL: &[(&str, &str)] = &[
     ("easel", "late binding, planned residency, deadline order, put aside and resumed: what the gateway does"),
     ("cheapest-feasible", "where it is in time for the fewest speed-weighted seconds; refused where nowhere"),
     ("shortest-delay", "the earliest finish, loads counted"),
+    ("shortest-delay-blind", "the earliest finish, as if every checkpoint were everywhere"),
     ("least-request", "the fewest requests on a replica"),
+    ("power-of-two", "the fewer requests of two replicas that were drawn by lot"),
+    ("round-robin", "one replica after the other"),
+    ("random", "any replica"),
+    ("hash-bounded-load", "the same model to the same replica, unless its queue is 1.25 times the average"),
+    ("static-partition", "one model a replica, by the models' share of the work; models without one are refused"),
 ];
 
 /// The policy of a name.
-pub fn by_name(name: &str, _seed: u64) -> Option<Box<dyn Policy>> {
-    match name {
-        "easel" => Some(Box::new(Easel::default())),
-        "cheapest-feasible" => Some(Box::new(Immediate::new("cheapest-feasible", immediate::cheapest_feasible))),
-        "shortest-delay" => Some(Box::new(Immediate::new("shortest-delay", immediate::shortest_delay))),
-        "least-request" => Some(Box::new(Immediate::new("least-request", immediate::least_request))),
-        _ => None,
-    }
+pub fn by_name(name: &str, seed: u64) -> Option<Box<dyn Policy>> {
+    let (name, _) = *ALL.iter().find(|(known, _)| *known == name)?;
+    let pick: immediate::Pick = match name {
+        "easel" => return Some(Box::new(Easel::default())),
+        "cheapest-feasible" => Box::new(immediate::cheapest_feasible),
+        "shortest-delay" => Box::new(immediate::shortest_delay),
+        "shortest-delay-blind" => routers::shortest_delay_blind(),
+        "least-request" => Box::new(immediate::least_request),
+        "power-of-two" => routers::power_of_two(seed),
+        "round-robin" => routers::round_robin(),
+        "random" => routers::random(seed),
+        "hash-bounded-load" => routers::hash_bounded_load(),
+        "static-partition" => partition::static_partition(),
+        _ => return None,
+    };
+    Some(Box::new(Immediate::new(name, pick)))
 }

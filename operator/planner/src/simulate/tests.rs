@@ -2,7 +2,7 @@ use super::*;
 use crate::snapshot::Capacity;
 use crate::units::MicroUsdPerHour;
 
-fn pool(replicas: u32, speed: f64) -> PoolSpec {
+pub(super) fn pool(replicas: u32, speed: f64) -> PoolSpec {
     PoolSpec {
         name: format!("speed-{speed}"),
         min: replicas,
@@ -17,7 +17,7 @@ fn pool(replicas: u32, speed: f64) -> PoolSpec {
 }
 
 /// The reference scenario of the project's aims, scaled to a number of requests.
-fn reference(rho: f64, requests: usize) -> Scenario {
+pub(super) fn reference(rho: f64, requests: usize) -> Scenario {
     Scenario {
         pools: vec![pool(4, 2.0), pool(8, 1.0), pool(4, 0.5)],
         execution: Execution { seconds_at_30_steps: 9.0, first_image_share: 0.25 },
@@ -31,7 +31,7 @@ fn reference(rho: f64, requests: usize) -> Scenario {
 }
 
 /// People in sessions over a few models, without any trace: the shape that is published of one.
-fn rows(requests: u32) -> Vec<Row> {
+pub(super) fn rows(requests: u32) -> Vec<Row> {
     let row = |at: u32| {
         let session = at / 4;
         let popular = session.wrapping_mul(2_654_435_761) >> 16;

@@ -2,6 +2,7 @@
 //! A policy of this kind is one function from a request and the replicas' queues to a replica.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use crate::dispatch::{Held, ReplicaIx, Worth};
 use crate::simulate::policies::Policy;
@@ -23,13 +24,20 @@ pub struct Queue {
     pub draws: Span,
 }
 
-pub type Pick = fn(&World<'_>, TaskIx, &[Queue]) -> Option<ReplicaIx>;
+/// Picks a queue, or refuses the request. It may remember what it picked.
+pub type Pick = Box<dyn FnMut(&World<'_>, TaskIx, &[Queue]) -> Option<ReplicaIx>>;
 
-#[derive(Debug)]
 pub struct Immediate {
     name: &'static str,
     pick: Pick,
     lines: Vec<Line>,
+}
+
+impl fmt::Debug for Immediate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, pick: _, lines } = self;
+        f.debug_struct("Immediate").field("name", name).field("lines", lines).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug)]
