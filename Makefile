@@ -62,8 +62,11 @@ bench-pod: ## steps after a cancel, steps beside a load, memory of what is resid
 bench-plan: deps ## how long one plan of 100 models on 100 replicas, and of 1,000 on 1,000, takes
 	@cargo bench --quiet -p easel-planner --bench plan
 
+bench-simulate: ## share in time of every policy on the simulated reference fleet, with a TRACE of requests (CSV); five seeds (MORE="--loads 0.6")
+	@$(PYTHON) e2e/bench/simulate.py --trace $(or $(TRACE),$(error say TRACE=requests.csv)) $(MORE)
+
 fuzz: deps ## feed the readers of headers, pictures and requests with broken bytes, each for SECONDS=60 (cargo install cargo-fuzz)
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) $(FUZZ_SAYS) || exit 1; done
 
-.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve bench-plan fuzz
+.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve bench-plan bench-simulate fuzz

@@ -26,6 +26,13 @@ def inference() -> Path:
     return INFERENCE
 
 
+def plugin() -> Path:
+    """`kubectl easel` alone, which needs no libtorch."""
+    with step("plugin", "kubectl-easel (release)"):
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "kubectl-easel"], cwd=paths.ROOT, check=True)
+    return KUBECTL_EASEL
+
+
 def examples(*names: str) -> dict[str, Path]:
     """What a pod does as programs of their own, for benchmarks: `fetch` and `load` are the two halves of a cold start."""
     with step("examples", f"{', '.join(names)} (release)"):

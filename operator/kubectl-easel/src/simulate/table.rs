@@ -12,7 +12,7 @@ const COLUMNS: [(&str, Cell); 13] = [
     ("worst model", |row| row.worst_model.map(percent)),
     ("tail", |row| row.tail.map(percent)),
     ("to the bound", |row| row.to_the_bound.map(percent)),
-    ("gap closed", |row| row.gap_closed.map(|share| format!("{:.0} %", share * 100.0))),
+    ("gap closed", |row| row.gap_closed.map(gap)),
     ("p50", |row| row.p50_s.map(|sample| format!("{:.1} s", sample.mean))),
     ("p95", |row| row.p95_s.map(|sample| format!("{:.1} s", sample.mean))),
     ("switches", |row| row.switch_share.map(|sample| format!("{:.2}", sample.mean))),
@@ -60,6 +60,10 @@ fn legend(rows: &[Summary]) -> String {
         "{mean}In time: requests drawn by their deadline; refused, late and lost ones are misses. By work: each weighted by its \
          seconds. Worst model: of those with 100 requests and more; tail: all others together. Switches: loads for each drawn request.{bound}"
     )
+}
+
+fn gap(share: f64) -> String {
+    if share < 0.0 { "none".into() } else { format!("{:.0} %", share * 100.0) }
 }
 
 fn priced(row: &Summary) -> bool {
