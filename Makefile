@@ -62,6 +62,9 @@ bench-pod: ## steps after a cancel, steps beside a load, memory of what is resid
 bench-plan: deps ## how long one plan of 100 models on 100 replicas, and of 1,000 on 1,000, takes
 	@cargo bench --quiet -p easel-planner --bench plan
 
+bench-elastic: ## GPU-hours and dollars of Easel's autoscaler beside others over a simulated day, with TRACE and CURVE (CSV); five seeds
+	@cargo run --quiet --release -p easel-planner --example elastic -- $(or $(TRACE),$(error say TRACE=requests.csv)) $(or $(CURVE),$(error say CURVE=generative_qps.csv))
+
 bench-simulate: ## share in time of every policy on the simulated reference fleet, with a TRACE of requests (CSV); five seeds (MORE="--loads 0.6")
 	@$(PYTHON) e2e/bench/simulate.py --trace $(or $(TRACE),$(error say TRACE=requests.csv)) $(MORE)
 
@@ -69,4 +72,4 @@ fuzz: deps ## feed the readers of headers, pictures and requests with broken byt
 	@for target in safetensors_header picture edit_request; do mkdir -p fuzz/corpus/$$target; RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir fuzz --sanitizer none \
 		--target-dir fuzz/target $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(or $(SECONDS),60) $(FUZZ_BOUNDS) $(FUZZ_SAYS) || exit 1; done
 
-.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve bench-plan bench-simulate fuzz
+.PHONY: help up stores down test test-quick test-gpu deps generate images digest soak soak-engine bench-load bench-engine bench-pod bench-serve bench-plan bench-elastic bench-simulate fuzz

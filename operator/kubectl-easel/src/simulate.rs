@@ -77,7 +77,7 @@ fn in_order(scenario: &Scenario, mut rows: Vec<Row>) -> Vec<Row> {
     rows.truncate(scenario.requests);
     match scenario.arrivals.process {
         Process::Trace => rows.sort_by_key(|row| row.arrival),
-        Process::Poisson => {}
+        Process::Poisson | Process::Curve => {}
     }
     rows
 }

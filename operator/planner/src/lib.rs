@@ -1,6 +1,7 @@
 //! Every decision of Easel, as pure functions over values: the same snapshot always gives the same plan.
 //! Knows no Kubernetes, no runtime, no clock and no environment; whoever calls it brings the values.
 
+pub mod autoscaler;
 pub mod demand;
 pub mod dispatch;
 pub mod latency;

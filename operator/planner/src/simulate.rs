@@ -3,7 +3,9 @@
 
 mod arrivals;
 mod bound;
+mod faults;
 mod generate;
+mod machine;
 pub mod money;
 mod outcome;
 pub mod policies;
@@ -17,11 +19,13 @@ use crate::time::{Moment, Span};
 
 pub use arrivals::{requests, steady_rate};
 pub use bound::bound;
+pub use faults::{Fault, FaultKind, Faults, Rates};
 pub use generate::generate;
+pub use machine::{Doing, Machine, Phase};
 pub use outcome::{Bucket, ModelShare, Outcome};
 pub use policies::Policy;
-pub use scenario::{Arrivals, Execution, PoolSpec, Process, Scenario, ScenarioError, Slo};
-pub use world::{Act, Happening, World};
+pub use scenario::{Arrivals, Curve, Execution, PoolSpec, Process, Scenario, ScenarioError, Slo};
+pub use world::{Act, Happening, Rules, World};
 
 /// One row of a trace, as far as the simulator looks at it.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +60,7 @@ pub struct Load {
 
 /// Runs it all. The same scenario, load, policy and seed give the same outcome to the last digit.
 pub fn simulate(scenario: &Scenario, load: &Load, policy: &mut dyn Policy) -> Outcome {
-    let mut world = World::new(scenario, load);
+    let mut world = World::new(scenario, load, policy.rules());
     while let Some(happening) = world.advance() {
         for act in policy.react(&world, happening) {
             world.act(act);

@@ -67,6 +67,10 @@ impl MicroUsdPerHour {
         Self(self.0.saturating_mul(u64::from(replicas)))
     }
 
+    pub fn micros(self) -> u64 {
+        self.0
+    }
+
     /// What this price costs for a time, rounded up: a bill is never below what was used.
     pub fn cost(self, time: Duration) -> MicroUsd {
         let product = u128::from(self.0) * time.as_nanos();

@@ -128,7 +128,7 @@ fn drawn(outcome: &Outcome) -> Drawn {
 fn rho(arrivals: Arrivals) -> Option<f64> {
     match arrivals.process {
         Process::Poisson => Some(arrivals.rho),
-        Process::Trace => None,
+        Process::Trace | Process::Curve => None,
     }
 }
 

@@ -4,7 +4,7 @@
 mod keys;
 
 use anyhow::{anyhow, bail};
-use easel_planner::simulate::{Arrivals, Execution, PoolSpec, Process, Scenario, Slo};
+use easel_planner::simulate::{Arrivals, Curve, Execution, Faults, PoolSpec, Process, Scenario, Slo};
 use easel_planner::snapshot::Capacity;
 use easel_planner::time::Span;
 use easel_planner::units::MicroUsdPerHour;
@@ -42,7 +42,9 @@ fn scenario(file: File) -> anyhow::Result<Scenario> {
         load_adapter: seconds("load.lora_s", lora_s)?,
         slo: Slo { factor: slo.factor, slack: seconds("slo.slack_s", slo.slack_s)? },
         arrivals: Arrivals { process, rho: arrivals.rho.unwrap_or(keys::RHO) },
+        curve: Curve::default(),
         requests: requests.unwrap_or(usize::MAX),
+        faults: Faults::default(),
     })
 }
 

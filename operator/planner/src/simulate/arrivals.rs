@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use crate::demand::ModelIx;
-use crate::simulate::{Load, Process, Request, Row, Scenario, by_popularity};
+use crate::simulate::{Curve, Load, Process, Request, Row, Scenario, by_popularity};
 use crate::time::{Moment, Span};
 
 /// The first rows of the trace, as many as the scenario asks for, with the arrivals that it says.
@@ -22,6 +22,10 @@ pub fn requests(scenario: &Scenario, rows: &[Row], seed: u64) -> Load {
                 clock -= (1.0 - random.random::<f64>()).ln() / rate;
                 Moment::from_secs(clock)
             }
+            Process::Curve => {
+                clock = after(&scenario.curve, clock, &mut random);
+                Moment::from_secs(clock)
+            }
         };
         let work = scenario.execution.work(row.steps, row.images);
         let model = models.iter().position(|name| *name == row.model).unwrap_or(0);
@@ -37,6 +41,18 @@ pub fn requests(scenario: &Scenario, rows: &[Row], seed: u64) -> Load {
     };
     let requests = rows.iter().map(request).collect();
     Load { requests, models }
+}
+
+/// The next arrival by thinning: candidates come at the highest rate, and each stays with the share that its moment has of it.
+fn after(curve: &Curve, mut clock: f64, random: &mut Pcg64Mcg) -> f64 {
+    let most = curve.most();
+    let rate = most / curve.mean() * curve.mean_rps;
+    loop {
+        clock -= (1.0 - random.random::<f64>()).ln() / rate;
+        if random.random::<f64>() * most < curve.at(clock) {
+            return clock;
+        }
+    }
 }
 
 /// Requests a second at which the scenario's share of all replicas' speed is drawing; pools count with their most replicas.

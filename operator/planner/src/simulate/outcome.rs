@@ -42,6 +42,9 @@ pub struct Outcome {
     pub rejected: u64,
     pub late: u64,
     pub lost: u64,
+    /// Faults that hit a replica, and requests that were being drawn by one that was lost: each was drawn again.
+    pub faults: u64,
+    pub retried: u64,
     pub by_images: Vec<Bucket>,
     /// Models with at least 100 requests, the worst first.
     pub models: Vec<ModelShare>,
@@ -108,6 +111,8 @@ pub(super) fn outcome(world: &World<'_>, policy: &str) -> Outcome {
         rejected: tally.rejected,
         late: tally.late,
         lost: tally.lost,
+        faults: world.faults_hit,
+        retried: world.retried,
         by_images: tally.by_images.values().copied().collect(),
         models,
         tail,

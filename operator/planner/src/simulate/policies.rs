@@ -2,18 +2,27 @@
 //! A policy sees the world and says what is done; it never changes the world by itself.
 
 mod easel;
+mod elastic;
 pub mod immediate;
 mod partition;
 mod routers;
+pub mod scalers;
 
 use crate::simulate::World;
-use crate::simulate::world::{Act, Happening};
+use crate::simulate::world::{Act, Happening, Rules};
+use crate::time::Span;
 
 pub use easel::Easel;
+pub use elastic::Settings;
 pub use immediate::Immediate;
 
 pub trait Policy {
     fn name(&self) -> &'static str;
+
+    /// Other gateways' pods keep nothing of a drawing that its pod did not finish.
+    fn rules(&self) -> Rules {
+        Rules { kept_every: None, tick: Span::from_secs(10.0) }
+    }
 
     /// What is done now, in this order.
     fn react(&mut self, world: &World<'_>, happening: Happening) -> Vec<Act>;
@@ -31,6 +40,9 @@ pub const ALL: &[(&str, &str)] = &[
     ("random", "any replica"),
     ("hash-bounded-load", "the same model to the same replica, unless its queue is 1.25 times the average"),
     ("static-partition", "one model a replica, by the models' share of the work; models without one are refused"),
+    ("knative", "Knative's autoscaler with its defaults; routed by shortest-delay"),
+    ("hpa", "Kubernetes' autoscaler on requests a replica, with its defaults; routed by shortest-delay"),
+    ("keda", "KEDA's defaults: hpa, and 0 to 1 and back; routed by shortest-delay"),
 ];
 
 /// The policy of a name.
@@ -47,7 +59,15 @@ pub fn by_name(name: &str, seed: u64) -> Option<Box<dyn Policy>> {
         "random" => routers::random(seed),
         "hash-bounded-load" => routers::hash_bounded_load(),
         "static-partition" => partition::static_partition(),
+        "knative" => return Some(scaled("knative", Box::new(scalers::Kpa::default()))),
+        "hpa" => return Some(scaled("hpa", Box::new(scalers::Hpa::default()))),
+        "keda" => return Some(scaled("keda", Box::new(scalers::Keda::default()))),
         _ => return None,
     };
     Some(Box::new(Immediate::new(name, pick)))
+}
+
+/// A scaler of requests, beside the better of the routers that know nothing of the future.
+pub fn scaled(name: &'static str, scaler: Box<dyn immediate::Scaler>) -> Box<dyn Policy> {
+    Box::new(Immediate::scaled(name, Box::new(immediate::shortest_delay), scaler))
 }

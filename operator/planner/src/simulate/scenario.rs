@@ -1,6 +1,7 @@
 //! What is simulated: pools, how long drawing and loading take, deadlines and arrivals.
 //! Holds values that have been checked; whoever reads files brings them.
 
+use crate::simulate::Faults;
 use crate::snapshot::Capacity;
 use crate::time::Span;
 use crate::units::MicroUsdPerHour;
@@ -16,8 +17,11 @@ pub struct Scenario {
     pub load_adapter: Span,
     pub slo: Slo,
     pub arrivals: Arrivals,
+    /// For arrivals that follow one.
+    pub curve: Curve,
     /// How many requests of the trace.
     pub requests: usize,
+    pub faults: Faults,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,11 +60,22 @@ pub struct Arrivals {
     pub rho: f64,
 }
 
+/// How the rate of arrivals goes over a day; only its shape counts, for it is scaled to a mean.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Curve {
+    /// Seconds since the start, rising from 0, and the rate there; straight between them, and round again after the last.
+    pub points: Vec<(f64, f64)>,
+    /// Requests a second on average.
+    pub mean_rps: f64,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Process {
     /// When the trace says.
     Trace,
     Poisson,
+    /// Poisson with a rate that follows a curve.
+    Curve,
 }
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -103,6 +118,48 @@ impl Scenario {
         match self.arrivals.process {
             Process::Poisson => positive("arrivals.rho", self.arrivals.rho),
             Process::Trace => Ok(()),
+            Process::Curve => self.curve.check(),
+        }
+    }
+
+    /// Some pool may grow or shrink.
+    pub fn is_elastic(&self) -> bool {
+        self.pools.iter().any(|pool| pool.min < pool.max)
+    }
+}
+
+impl Curve {
+    fn check(&self) -> Result<(), ScenarioError> {
+        positive("arrivals.mean_rps", self.mean_rps)?;
+        let rising = self.points.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let starts = self.points.len() > 1 && self.points[0].0 == 0.0;
+        bound("arrivals.points", "not in order", rising && starts, "two or more, with times that rise from 0")?;
+        let rates = self.points.iter().all(|(_, rate)| rate.is_finite() && *rate >= 0.0);
+        bound("arrivals.points", "no curve", rates && self.mean() > 0.0, "rates of 0 or more, not all of them 0")
+    }
+
+    pub fn period(&self) -> f64 {
+        self.points.last().map_or(0.0, |point| point.0)
+    }
+
+    /// Of the points as they are.
+    pub fn mean(&self) -> f64 {
+        let area: f64 = self.points.windows(2).map(|two| (two[1].0 - two[0].0) * (two[0].1 + two[1].1) / 2.0).sum();
+        if self.period() > 0.0 { area / self.period() } else { 0.0 }
+    }
+
+    pub fn most(&self) -> f64 {
+        self.points.iter().map(|point| point.1).fold(0.0, f64::max)
+    }
+
+    /// The rate at a time, as the points have it.
+    pub fn at(&self, seconds: f64) -> f64 {
+        let time = seconds.rem_euclid(self.period().max(f64::MIN_POSITIVE));
+        let next = self.points.partition_point(|point| point.0 <= time);
+        match (next.checked_sub(1).and_then(|at| self.points.get(at)), self.points.get(next)) {
+            (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (time - a.0) / (b.0 - a.0),
+            (Some(a), None) => a.1,
+            (None, _) => 0.0,
         }
     }
 }

@@ -26,7 +26,9 @@ pub(super) fn reference(rho: f64, requests: usize) -> Scenario {
         load_adapter: Span::from_secs(4.4),
         slo: Slo { factor: 3.0, slack: Span::from_secs(5.0) },
         arrivals: Arrivals { process: Process::Poisson, rho },
+        curve: Curve::default(),
         requests,
+        faults: Faults::default(),
     }
 }
 
@@ -122,3 +124,5 @@ fn a_scenario_that_makes_no_sense_is_refused_by_its_field() {
     assert!(refused(|s| s.execution.first_image_share = 2.0).contains("first_image_share is 2;"));
     assert!(refused(|s| s.arrivals.rho = f64::NAN).starts_with("arrivals.rho is NaN;"));
 }
+
+mod elastic;

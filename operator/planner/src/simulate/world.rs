@@ -5,10 +5,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use crate::demand::ModelIx;
-use crate::dispatch::{Held, Loads, ReplicaIx, Worth};
-use crate::simulate::money::Books;
+use crate::dispatch::{Loads, ReplicaIx, Worth};
+use crate::simulate::faults::{FaultKind, Stream, Target};
 use crate::simulate::{Load, Request, Scenario};
 use crate::time::{Moment, Span};
+
+mod fleet;
+
+pub(crate) use crate::simulate::machine::{Doing, Machine, Phase};
 
 /// A request by its place in the load.
 pub(crate) type TaskIx = usize;
@@ -19,6 +23,14 @@ pub enum Happening {
     Arrived(TaskIx),
     Loaded(ReplicaIx),
     Drawn(ReplicaIx, TaskIx),
+    /// A replica that was ordered can load and draw.
+    Ready(ReplicaIx),
+    /// A spot replica will be gone soon: it is to be emptied.
+    Noticed(ReplicaIx),
+    /// It is gone, with what it held; whom it drew or loaded for has to be drawn elsewhere.
+    Lost(ReplicaIx, Option<TaskIx>),
+    /// Nothing: the policy is asked from time to time.
+    Tick,
 }
 
 /// What a policy has done.
@@ -37,28 +49,16 @@ pub enum Act {
     Refuse {
         task: TaskIx,
     },
+    /// Orders a replica of a pool, by its place in the scenario; ignored where the pool has its most.
+    Start {
+        pool: usize,
+    },
+    /// Gives a replica up. What it draws is put aside and keeps its whole steps.
+    End {
+        replica: ReplicaIx,
+    },
     /// What the fleet's checkpoints are worth now, for whoever has to leave a device.
     Value(Worth),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Doing {
-    Idle,
-    Loading { since: Moment, until: Moment, task: Option<TaskIx> },
-    Drawing { task: TaskIx, since: Moment },
-}
-
-#[derive(Clone, Debug)]
-pub struct Machine {
-    pub pool: usize,
-    pub speed: f64,
-    pub doing: Doing,
-    pub held: Held,
-    pub books: Books,
-    /// Whom it has just loaded for.
-    pub loaded_for: Option<TaskIx>,
-    /// Of what it does; an event of an older one is void.
-    turn: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,9 +78,14 @@ pub struct Task {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     Done { replica: ReplicaIx, turn: u32 },
     Arrival(TaskIx),
+    Ready { replica: ReplicaIx, life: u32 },
+    Reclaimed { replica: ReplicaIx, life: u32 },
+    Quick { replica: ReplicaIx, life: u32 },
+    Fault,
+    Tick,
 }
 
 #[derive(Debug)]
@@ -93,14 +98,33 @@ pub struct World<'a> {
     pub switches: u64,
     pub fetches: u64,
     pub put_aside: u64,
-    worth: Worth,
+    /// Faults that hit a replica, and requests that were being drawn by one that was lost.
+    pub faults_hit: u64,
+    pub retried: u64,
+    pub(super) worth: Worth,
     events: BinaryHeap<Reverse<(Moment, u64, Event)>>,
     sequence: u64,
     arrived: usize,
+    /// Requests that have not ended, those to come included.
+    underway: usize,
+    rules: Rules,
+    faults: Stream,
+    fault: Option<(Target, FaultKind)>,
 }
 
+/// What a policy's pods can do, and how often it looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// A pod that dies loses at most so many steps of what it draws; all of them where it keeps none.
+    pub kept_every: Option<u32>,
+    pub tick: Span,
+}
+
+/// A policy that has not drawn everything a day after the last arrival never will: what is left counts as lost.
+const PATIENCE: Span = Span::from_micros(86_400_000_000);
+
 impl<'a> World<'a> {
-    pub fn new(scenario: &'a Scenario, load: &'a Load) -> Self {
+    pub fn new(scenario: &'a Scenario, load: &'a Load, rules: Rules) -> Self {
         let tasks = load.requests.iter().map(|request| Task {
             left: request.work,
             warm: None,
@@ -111,17 +135,27 @@ impl<'a> World<'a> {
             scenario,
             load,
             now: Moment::ORIGIN,
-            machines: machines(scenario, load),
+            machines: fleet::at_the_start(scenario, load),
             tasks: tasks.collect(),
             switches: 0,
             fetches: 0,
             put_aside: 0,
+            faults_hit: 0,
+            retried: 0,
             worth: Worth::default(),
             events: BinaryHeap::new(),
             sequence: 0,
             arrived: 0,
+            underway: load.requests.len(),
+            rules,
+            faults: Stream::new(scenario),
+            fault: None,
         };
         world.announce();
+        world.expect_fault();
+        if scenario.is_elastic() || !scenario.faults.is_none() {
+            world.push(Moment::ORIGIN, Event::Tick);
+        }
         world
     }
 
@@ -133,27 +167,65 @@ impl<'a> World<'a> {
         &self.load.requests[task]
     }
 
-    /// Goes on to what happens next; `None` once nothing does.
+    /// Goes on to what happens next; `None` once every request has ended.
     pub fn advance(&mut self) -> Option<Happening> {
-        while let Some(Reverse((at, _, event))) = self.events.pop() {
-            let happening = match event {
-                Event::Arrival(task) => {
-                    self.now = at;
-                    self.announce();
-                    Happening::Arrived(task)
-                }
-                Event::Done { replica, turn } => {
-                    if self.machines[replica.0 as usize].turn != turn {
-                        continue;
-                    }
-                    self.now = at;
-                    self.done(replica)
-                }
-            };
-            return Some(happening);
+        while self.underway > 0
+            && let Some(Reverse((at, _, event))) = self.events.pop()
+        {
+            if self.is_void(event) {
+                continue;
+            }
+            if self.load.requests.last().is_some_and(|last| at > last.arrival + PATIENCE) {
+                break;
+            }
+            self.now = at;
+            if let Some(happening) = self.happen(event) {
+                return Some(happening);
+            }
         }
         self.close_books();
         None
+    }
+
+    /// What was expected of a replica that does something else by now.
+    fn is_void(&self, event: Event) -> bool {
+        match event {
+            Event::Done { replica, turn } => self.machine(replica).turn != turn,
+            Event::Ready { replica, life } | Event::Reclaimed { replica, life } | Event::Quick { replica, life } => {
+                self.machine(replica).life != life
+            }
+            Event::Arrival(_) | Event::Fault | Event::Tick => false,
+        }
+    }
+
+    fn happen(&mut self, event: Event) -> Option<Happening> {
+        match event {
+            Event::Arrival(task) => {
+                self.announce();
+                Some(Happening::Arrived(task))
+            }
+            Event::Done { replica, .. } => Some(self.done(replica)),
+            Event::Ready { replica, .. } => {
+                self.machine_mut(replica).phase = Phase::Open;
+                Some(Happening::Ready(replica))
+            }
+            Event::Reclaimed { replica, .. } => Some(self.lose(replica)),
+            Event::Quick { replica, .. } => {
+                let speed = self.scenario.pools[self.machine(replica).pool].speed;
+                self.change_speed(replica, speed);
+                None
+            }
+            Event::Fault => {
+                let hit = self.fault.take();
+                self.expect_fault();
+                hit.and_then(|(target, kind)| self.hit(target, kind))
+            }
+            Event::Tick => {
+                self.push(self.now + self.rules.tick, Event::Tick);
+                self.learn_speeds();
+                Some(Happening::Tick)
+            }
+        }
     }
 
     pub fn act(&mut self, act: Act) {
@@ -163,6 +235,13 @@ impl<'a> World<'a> {
             Act::Refuse { task } => {
                 self.put_aside_if(|doing| matches!(doing, Doing::Drawing { task: drawn, .. } if *drawn == task));
                 self.tasks[task].fate = Fate::Refused;
+                self.underway -= 1;
+            }
+            Act::Start { pool } => self.start(pool),
+            Act::End { replica } => {
+                self.stop_drawing(replica);
+                let now = self.now;
+                self.machine_mut(replica).end(now);
             }
             Act::Value(worth) => self.worth = worth,
         }
@@ -176,7 +255,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn push(&mut self, at: Moment, event: Event) {
+    pub(super) fn push(&mut self, at: Moment, event: Event) {
         self.sequence += 1;
         self.events.push(Reverse((at, self.sequence, event)));
     }
@@ -186,6 +265,8 @@ impl<'a> World<'a> {
         match std::mem::replace(&mut machine.doing, Doing::Idle) {
             Doing::Drawing { task, since } => {
                 machine.books.drawing += self.now.since(since);
+                machine.speed = machine.real_speed;
+                self.underway -= 1;
                 self.tasks[task].fate = Fate::Drawn(self.now);
                 self.tasks[task].drawn_on = Some(replica);
                 Happening::Drawn(replica, task)
@@ -205,8 +286,7 @@ impl<'a> World<'a> {
         let request = self.request(task);
         let loads = self.loads();
         let machine = &mut self.machines[replica.0 as usize];
-        let mut loading = Span::ZERO;
-        loading += loads.of(&machine.held, request.model);
+        let mut loading = loads.of(&machine.held, request.model);
         self.switches += u64::from(machine.held.bring(request.model, &self.worth));
         if self.tasks[task].warm != Some(replica) {
             loading += request.adapters;
@@ -215,7 +295,7 @@ impl<'a> World<'a> {
         if loading > Span::ZERO {
             self.begin_load(replica, loading, Some(task));
         } else {
-            let left = self.tasks[task].left.at(machine.speed);
+            let left = self.tasks[task].left.at(machine.real_speed);
             machine.doing = Doing::Drawing { task, since: self.now };
             self.expect(replica, left);
         }
@@ -232,18 +312,19 @@ impl<'a> World<'a> {
 
     fn begin_load(&mut self, replica: ReplicaIx, loading: Span, task: Option<TaskIx>) {
         let machine = &mut self.machines[replica.0 as usize];
+        let loading = machine.loading(loading);
         machine.doing = Doing::Loading { since: self.now, until: self.now + loading, task };
         self.expect(replica, loading);
     }
 
-    fn expect(&mut self, replica: ReplicaIx, after: Span) {
+    pub(super) fn expect(&mut self, replica: ReplicaIx, after: Span) {
         let machine = &mut self.machines[replica.0 as usize];
         machine.turn += 1;
         let turn = machine.turn;
         self.push(self.now + after, Event::Done { replica, turn });
     }
 
-    fn stop_drawing(&mut self, replica: ReplicaIx) {
+    pub(super) fn stop_drawing(&mut self, replica: ReplicaIx) {
         let machine = &mut self.machines[replica.0 as usize];
         let Doing::Drawing { task, since } = machine.doing else { return };
         machine.books.drawing += self.now.since(since);
@@ -276,7 +357,7 @@ impl<'a> World<'a> {
         let request = self.request(task);
         let step = request.work.times(1.0 / f64::from(request.steps.max(1)));
         let before = self.tasks[task].left;
-        let drawn = self.now.since(since).times(self.machines[replica.0 as usize].speed);
+        let drawn = self.now.since(since).times(self.machines[replica.0 as usize].real_speed);
         before.less(drawn).whole(step).min(before)
     }
 
@@ -288,7 +369,23 @@ impl<'a> World<'a> {
 
     fn close_books(&mut self) {
         for machine in &mut self.machines {
+            machine.settle(self.now);
             machine.books.close(self.now);
+        }
+    }
+
+    fn machine(&self, replica: ReplicaIx) -> &Machine {
+        &self.machines[replica.0 as usize]
+    }
+
+    pub(super) fn machine_mut(&mut self, replica: ReplicaIx) -> &mut Machine {
+        &mut self.machines[replica.0 as usize]
+    }
+
+    fn expect_fault(&mut self) {
+        if let Some((at, target, kind)) = self.faults.next() {
+            self.fault = Some((target, kind));
+            self.push(at.max(self.now), Event::Fault);
         }
     }
 }
@@ -296,36 +393,4 @@ impl<'a> World<'a> {
 /// A replica by its place in the table.
 pub(crate) fn index(at: usize) -> ReplicaIx {
     ReplicaIx(u32::try_from(at).unwrap_or(u32::MAX))
-}
-
-/// At the start all replicas are there and hold the most popular models, one each, then the next ones.
-fn machines(scenario: &Scenario, load: &Load) -> Vec<Machine> {
-    let pools = scenario.pools.iter().enumerate();
-    let mut machines: Vec<Machine> = pools
-        .flat_map(|(at, pool)| {
-            (0..pool.min).map(move |_| Machine {
-                pool: at,
-                speed: pool.speed,
-                doing: Doing::Idle,
-                held: Held::new(pool.resident_slots, pool.host_slots),
-                books: Books::default(),
-                loaded_for: None,
-                turn: 0,
-            })
-        })
-        .collect();
-    let slots = scenario.pools.iter().map(|pool| pool.resident_slots).max().unwrap_or(0);
-    let mut popular = 0;
-    for slot in 0..slots {
-        for machine in machines.iter_mut().filter(|machine| scenario.pools[machine.pool].resident_slots > slot) {
-            let model = popular % load.models.len().max(1);
-            let model = ModelIx(u32::try_from(model).unwrap_or(u32::MAX));
-            popular += 1;
-            machine.held.bring(model, &Worth::default());
-        }
-    }
-    for machine in &mut machines {
-        machine.books.open(Moment::ORIGIN);
-    }
-    machines
 }

@@ -12,14 +12,16 @@ use crate::simulate::policies::immediate::{Pick, Queue};
 /// speed that it has. A request goes to its model's replica with the earliest finish. It is told the whole trace's shares
 /// beforehand, which flatters it.
 pub(super) fn static_partition() -> Pick {
-    let mut owners: Vec<ModelIx> = Vec::new();
+    let (mut owners, mut there): (Vec<ModelIx>, usize) = (Vec::new(), 0);
     Box::new(move |world, task, queues| {
-        if owners.len() != queues.len() {
+        // A fleet that grew or was hurt is shared out anew.
+        if there != queues.len() {
+            there = queues.len();
             owners = partition(world, queues);
         }
         let model = world.request(task).model;
-        let own = queues.iter().zip(&owners).filter(|(_, owner)| **owner == model);
-        own.min_by_key(|(queue, _)| queue.free + queue.takes).map(|(queue, _)| queue.replica)
+        let own = queues.iter().filter(|queue| owners.get(queue.replica.0 as usize) == Some(&model));
+        own.min_by_key(|queue| queue.free + queue.takes).map(|queue| queue.replica)
     })
 }
 
@@ -34,7 +36,7 @@ fn partition(world: &World<'_>, queues: &[Queue]) -> Vec<ModelIx> {
     models.truncate(queues.len().div_ceil(2));
     let mut fastest: Vec<&Queue> = queues.iter().collect();
     fastest.sort_by(|a, b| b.speed.total_cmp(&a.speed));
-    let mut owners = vec![ModelIx(u32::MAX); queues.len()];
+    let mut owners = vec![ModelIx(u32::MAX); world.machines.len()];
     for queue in fastest {
         // Whoever has nothing yet comes first, then the most work for the speed.
         let need = |(_, work, speed): &(ModelIx, f64, f64)| if *speed > 0.0 { work / speed } else { f64::MAX };

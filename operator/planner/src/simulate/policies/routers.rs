@@ -48,7 +48,7 @@ pub(super) fn hash_bounded_load() -> Pick {
 pub(super) fn shortest_delay_blind() -> Pick {
     let mut free = Vec::new();
     Box::new(move |world, _, queues| {
-        free.resize(queues.len(), world.now);
+        free.resize(world.machines.len(), world.now);
         let finish = |queue: &&Queue| free[queue.replica.0 as usize].max(world.now) + queue.draws;
         let best = queues.iter().min_by_key(finish)?;
         free[best.replica.0 as usize] = finish(&best);
