@@ -80,3 +80,27 @@ fn arrivals_with_a_share_and_no_process_are_poisson() {
     assert_eq!(arrivals("{rho: 0.5}"), Process::Poisson);
     assert_eq!(arrivals("{process: trace, rho: 0.5}"), Process::Trace);
 }
+
+#[test]
+fn the_docs_state_the_defaults_and_every_policy() {
+    let docs = include_str!("../../../../../docs/simulate.md");
+    let scenario = parse(FLEET).unwrap();
+    let pool = &scenario.pools[0];
+    for (key, default) in [
+        ("pools[].speed", pool.speed),
+        ("pools[].resident_slots", pool.resident_slots as f64),
+        ("pools[].host_slots", pool.host_slots as f64),
+        ("pools[].start_s", pool.start.secs()),
+        ("execution.seconds_at_30_steps_1_image", scenario.execution.seconds_at_30_steps),
+        ("execution.first_image_share", scenario.execution.first_image_share),
+        ("load.base_model_s", scenario.load_from_store.secs()),
+        ("load.lora_s", scenario.load_adapter.secs()),
+        ("load.host_to_gpu_s", scenario.load_from_host.secs()),
+        ("arrivals.rho", keys::RHO),
+    ] {
+        assert!(docs.contains(&format!("| `{key}` | {default} |")), "docs/simulate.md has not: {key} is {default}");
+    }
+    for (policy, _) in super::super::flags::known() {
+        assert!(docs.contains(&format!("`{policy}`")), "docs/simulate.md has not: {policy}");
+    }
+}
