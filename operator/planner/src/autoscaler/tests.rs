@@ -52,14 +52,14 @@ fn total(decision: &Decision) -> u32 {
 }
 
 #[test]
-fn steady_work_gets_its_replicas_and_a_headroom_of_its_root() {
+fn steady_work_gets_its_replicas_and_a_headroom() {
     let pools = [pool("p", 100, Capacity::OnDemand, (0, 50))];
     let (decision, _) = decide(&pools, &[], &steady(9.0, 600), 600.0, 9);
-    // 9 + 1.645 × 3 = 13.9
-    assert_eq!(decision.desired, [14]);
+    // 9 + 1.645 × 9^¼ = 11.8
+    assert_eq!(decision.desired, [12]);
     let said: Vec<String> = decision.reasons.iter().map(ToString::to_string).collect();
-    assert!(said.iter().any(|reason| reason.starts_with("13.9")), "{said:?}");
-    assert!(said.contains(&"pool p: from 0 to 14 replicas".to_owned()), "{said:?}");
+    assert!(said.iter().any(|reason| reason.starts_with("11.8")), "{said:?}");
+    assert!(said.contains(&"pool p: from 0 to 12 replicas".to_owned()), "{said:?}");
 }
 
 #[test]
@@ -88,15 +88,15 @@ fn nothing_asked_for_is_nothing_running_and_the_first_request_wakes_one() {
 }
 
 #[test]
-fn what_was_needed_within_a_start_and_a_load_stays() {
+fn what_was_needed_a_look_ago_stays() {
     let pools = [pool("p", 100, Capacity::OnDemand, (0, 50))];
     let mut memory = steady(9.0, 600);
     let many = decide(&pools, &[], &memory, 600.0, 9);
     memory = many.1;
-    let (soon, memory) = decide(&pools, &replicas(0, 14), &memory, 680.0, 9);
+    let (soon, memory) = decide(&pools, &replicas(0, 12), &memory, 615.0, 9);
     assert_eq!(soon.desired, many.0.desired);
-    let (later, _) = decide(&pools, &replicas(0, 14), &memory, 900.0, 1);
-    assert!(total(&later) < 14, "{later:?}");
+    let (later, _) = decide(&pools, &replicas(0, 12), &memory, 900.0, 1);
+    assert!(total(&later) < 12, "{later:?}");
 }
 
 #[test]
