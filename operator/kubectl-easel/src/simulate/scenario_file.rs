@@ -4,13 +4,13 @@
 mod keys;
 
 use anyhow::{anyhow, bail};
-use easel_planner::simulate::{Arrivals, Curve, Execution, Faults, PoolSpec, Process, Scenario, Slo};
+use easel_planner::simulate::{Arrivals, Curve, Execution, Faults, PoolSpec, Process, Rates, Scenario, Slo};
 use easel_planner::snapshot::Capacity;
 use easel_planner::time::Span;
 use easel_planner::units::MicroUsdPerHour;
 use serde_json::Value;
 
-use keys::{CapacityKey, File, LoadKeys, Number, Pool, ProcessKey, Replicas};
+use keys::{CapacityKey, FaultKeys, File, LoadKeys, Number, Pool, ProcessKey, Replicas};
 
 pub(crate) fn parse(text: &str) -> anyhow::Result<Scenario> {
     let value: Value = serde_saphyr::from_str(text).map_err(|error| anyhow!("it is not YAML: {error}"))?;
@@ -22,12 +22,13 @@ pub(crate) fn parse(text: &str) -> anyhow::Result<Scenario> {
 }
 
 fn scenario(file: File) -> anyhow::Result<Scenario> {
-    let File { pools, execution, load, slo, arrivals, requests, batch } = file;
+    let File { pools, execution, load, slo, arrivals, requests, faults, batch } = file;
     alone("batch", batch)?;
     alone("execution.batch", execution.batch)?;
     let pools = pools.into_iter().enumerate().map(|(at, pool)| pool_spec(at, pool));
     let LoadKeys { base_model_s, lora_s, host_to_gpu_s } = load;
     let process = match (arrivals.process, arrivals.rho) {
+        (Some(ProcessKey::Curve), _) => Process::Curve,
         (Some(ProcessKey::Poisson), _) | (None, Some(_)) => Process::Poisson,
         (Some(ProcessKey::Trace), _) | (None, None) => Process::Trace,
     };
@@ -42,9 +43,44 @@ fn scenario(file: File) -> anyhow::Result<Scenario> {
         load_adapter: seconds("load.lora_s", lora_s)?,
         slo: Slo { factor: slo.factor, slack: seconds("slo.slack_s", slo.slack_s)? },
         arrivals: Arrivals { process, rho: arrivals.rho.unwrap_or(keys::RHO) },
-        curve: Curve::default(),
+        curve: Curve { points: arrivals.points, mean_rps: arrivals.mean_rps.unwrap_or_default() },
         requests: requests.unwrap_or(usize::MAX),
-        faults: Faults::default(),
+        faults: Faults { rates: rates(&faults)?, ..Faults::default() },
+    })
+}
+
+fn rates(keys: &FaultKeys) -> anyhow::Result<Rates> {
+    let FaultKeys {
+        loss_per_hour,
+        reclaim_per_hour,
+        notice_s,
+        slow_per_hour,
+        slow_factor,
+        slow_s,
+        torn_download_per_hour,
+    } = *keys;
+    // More than one a second on average would leave no replica that does anything.
+    for (name, rate) in [
+        ("loss_per_hour", loss_per_hour),
+        ("reclaim_per_hour", reclaim_per_hour),
+        ("slow_per_hour", slow_per_hour),
+        ("torn_download_per_hour", torn_download_per_hour),
+    ] {
+        if !(0.0..=3600.0).contains(&rate) {
+            bail!("faults.{name} is {rate}; it must be 0 to 3600 for each replica");
+        }
+    }
+    if !(0.01..=1.0).contains(&slow_factor) {
+        bail!("faults.slow_factor is {slow_factor}; it must be 0.01 to 1 of the replica's speed");
+    }
+    Ok(Rates {
+        loss: loss_per_hour,
+        reclaim: reclaim_per_hour,
+        notice: seconds("faults.notice_s", notice_s)?,
+        slow: slow_per_hour,
+        slow_factor,
+        slow_lasts: seconds("faults.slow_s", slow_s)?,
+        torn_download: torn_download_per_hour,
     })
 }
 

@@ -1,5 +1,6 @@
 //! The keys of a scenario file with their defaults. docs/simulate.md says the same in words, and a test compares them.
 
+use easel_planner::simulate::Rates;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -20,6 +21,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) arrivals: ArrivalsKeys,
     pub(super) requests: Option<usize>,
+    #[serde(default)]
+    pub(super) faults: FaultKeys,
     pub(super) batch: Option<u32>,
 }
 
@@ -148,6 +151,37 @@ impl Default for SloKeys {
 pub(super) struct ArrivalsKeys {
     pub(super) process: Option<ProcessKey>,
     pub(super) rho: Option<f64>,
+    /// Of a curve.
+    pub(super) mean_rps: Option<f64>,
+    pub(super) points: Vec<(f64, f64)>,
+}
+
+/// Events an hour of each replica, and what they do.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FaultKeys {
+    pub(super) loss_per_hour: f64,
+    pub(super) reclaim_per_hour: f64,
+    pub(super) notice_s: f64,
+    pub(super) slow_per_hour: f64,
+    pub(super) slow_factor: f64,
+    pub(super) slow_s: f64,
+    pub(super) torn_download_per_hour: f64,
+}
+
+impl Default for FaultKeys {
+    fn default() -> Self {
+        let Rates { loss, reclaim, notice, slow, slow_factor, slow_lasts, torn_download } = Rates::default();
+        Self {
+            loss_per_hour: loss,
+            reclaim_per_hour: reclaim,
+            notice_s: notice.secs(),
+            slow_per_hour: slow,
+            slow_factor,
+            slow_s: slow_lasts.secs(),
+            torn_download_per_hour: torn_download,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -155,6 +189,7 @@ pub(super) struct ArrivalsKeys {
 pub(super) enum ProcessKey {
     Trace,
     Poisson,
+    Curve,
 }
 
 /// A pod with a large image on a node that is there.

@@ -104,3 +104,24 @@ fn the_docs_state_the_defaults_and_every_policy() {
         assert!(docs.contains(&format!("`{policy}`")), "docs/simulate.md has not: {policy}");
     }
 }
+
+#[test]
+fn a_day_with_a_curve_and_faults_is_read_and_what_they_can_not_be_is_refused() {
+    let day = "
+pools: [{name: a, min: 0, max: 4, capacity: spot}]
+arrivals: {process: curve, mean_rps: 0.2, points: [[0, 1], [3600, 5], [7200, 1]]}
+faults: {reclaim_per_hour: 0.1, notice_s: 30}
+";
+    let scenario = parse(day).unwrap();
+    scenario.check().unwrap();
+    assert_eq!((scenario.arrivals.process, scenario.curve.points.len()), (Process::Curve, 3));
+    assert_eq!((scenario.faults.rates.reclaim, scenario.faults.rates.notice), (0.1, Span::from_secs(30.0)));
+    let refused = |from: &str, to: &str| {
+        let read = parse(&day.replace(from, to));
+        format!("{:#}", read.and_then(|scenario| Ok(scenario.check()?)).unwrap_err())
+    };
+    assert!(refused("0.1", "-1").starts_with("faults.reclaim_per_hour is -1"));
+    assert!(refused("notice_s", "notice").contains("did you mean notice_s?"));
+    assert!(refused("mean_rps: 0.2, ", "").contains("arrivals.mean_rps"));
+    assert!(refused("[3600, 5]", "[0, 5]").contains("arrivals.points"));
+}
