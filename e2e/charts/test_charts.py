@@ -83,7 +83,9 @@ class Charts(unittest.TestCase):
             args = of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"]
             self.assertEqual([arg.split("=", 1)[1] for arg in args if arg.startswith("--store-egress")], flags)
             egress = of_kind(objects, "NetworkPolicy")[0]["spec"]["egress"]
-            self.assertEqual(len(egress), 3 + len(flags))
+            # DNS and the API server, pods, and the gateways whose demand the leader hears; then the stores.
+            self.assertEqual(len(egress), 4 + len(flags))
+            self.assertIn([{"port": 7443}], [rule.get("ports") for rule in egress])
         self.assertEqual(egress[-2]["to"][0]["namespaceSelector"]["matchLabels"], {"kubernetes.io/metadata.name": "stores"})
         self.assertEqual([port["port"] for port in egress[-2]["ports"]], [5000, 9000])
 
