@@ -1,9 +1,12 @@
 //! Who is who between gateway, operator and pods: the URI in a certificate, the host name in a server's.
-//! Only names; certificates are made by the operator and checked by rustls, and who may do what is the pod's to say.
+//! Only names; certificates are made by the operator and checked by rustls, and who may do what is for each server to say.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 const TRUST_DOMAIN: &str = "spiffe://easel.internal/";
 const PODS: &str = "pods/";
@@ -29,6 +32,18 @@ pub struct Deployment {
 impl Identity {
     /// Those of the control plane; pods have as many as there are Deployments.
     pub const CONTROL: [Self; 2] = [Self::Operator, Self::Gateway];
+
+    /// By the one URI of a certificate in DER that rustls has proved: one with two names is nobody's.
+    pub fn of_certificate(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None, // of a foreign enum; other kinds of names are no identity
+        });
+        let uri = uris.next().filter(|_| uris.next().is_none())?;
+        Self::from_uri(uri)
+    }
 
     pub fn uri(&self) -> Cow<'static, str> {
         match self {
@@ -105,6 +120,23 @@ pub fn address_of(host: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn certificate(uris: &[&str]) -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::new(vec!["pod.example".to_owned()]).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| rcgen::SanType::URI((*uri).try_into().unwrap())));
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn a_certificate_is_known_by_its_only_uri() {
+        let (operator, gateway) = (Identity::Operator.uri(), Identity::Gateway.uri());
+        assert_eq!(Identity::of_certificate(&certificate(&[&gateway])), Some(Identity::Gateway));
+        assert_eq!(Identity::of_certificate(&certificate(&[&operator, &gateway])), None);
+        assert_eq!(Identity::of_certificate(&certificate(&[&gateway, &gateway])), None);
+        assert_eq!(Identity::of_certificate(&certificate(&["spiffe://other.example/operator"])), None);
+        assert_eq!(Identity::of_certificate(&certificate(&[])), None);
+        assert_eq!(Identity::of_certificate(&[1, 2, 3]), None);
+    }
 
     #[test]
     fn a_pod_host_gives_its_address_back() {

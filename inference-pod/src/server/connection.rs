@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
+use easel_api::identity::Identity;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
-use super::authorize::{Caller, identify};
+use super::authorize::Caller;
 use super::tls::Current;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -96,7 +97,7 @@ async fn converse(
     let shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, shaken).await;
     let stream = shaken.context("the handshake took too long")?.context("failed to shake hands")?;
     let session = stream.get_ref().1;
-    let caller = Caller(session.peer_certificates().and_then(|chain| identify(chain.first()?)));
+    let caller = Caller(session.peer_certificates().and_then(|chain| Identity::of_certificate(chain.first()?)));
     let builder = match session.alpn_protocol() {
         Some(b"h2") => builder().http2_only(),
         _ => builder().http1_only(),

@@ -15,7 +15,7 @@ mod worth;
 
 use std::collections::BTreeSet;
 
-use crate::demand::{Demand, ModelIx};
+use crate::demand::ModelIx;
 use crate::time::{Moment, Span};
 
 pub use ahead::{Ahead, ahead};
@@ -36,8 +36,6 @@ pub struct Job {
     pub model: ModelIx,
     /// Drawing that is left, at speed 1.
     pub work: Span,
-    /// One step at speed 1: whoever is put aside loses what it has of one.
-    pub step: Span,
     /// Time to load its adapters, on any replica.
     pub adapters: Span,
     pub deadline: Moment,
@@ -96,7 +94,6 @@ impl Loads {
 pub struct View<'a> {
     pub now: Moment,
     pub replicas: &'a [Replica],
-    pub demand: &'a Demand,
     pub loads: Loads,
 }
 
@@ -218,14 +215,8 @@ impl Board {
 }
 
 /// Stands in a line by nobody's doing: takes no time, so it can't harm.
-const GONE: Job = Job {
-    model: ModelIx(u32::MAX),
-    work: Span::ZERO,
-    step: Span::ZERO,
-    adapters: Span::ZERO,
-    deadline: Moment::NEVER,
-    warm: None,
-};
+const GONE: Job =
+    Job { model: ModelIx(u32::MAX), work: Span::ZERO, adapters: Span::ZERO, deadline: Moment::NEVER, warm: None };
 
 #[cfg(test)]
 mod tests;

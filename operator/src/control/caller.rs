@@ -9,10 +9,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use easel_api::error::ApiError;
 use easel_api::identity::Identity;
-use rustls::pki_types::CertificateDer;
 use tracing::warn;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::Shared;
 use crate::gateway::render;
@@ -40,24 +37,6 @@ fn may(caller: &Identity, action: Action) -> Result<(), Denied> {
         (Action::ReadDemand, Identity::Operator) => Ok(()),
         (Action::ReadDemand, Identity::Gateway | Identity::Pods(_)) => Err(Denied { caller: caller.clone(), action }),
     }
-}
-
-impl Caller {
-    /// By the one URI of its certificate: one with two names is nobody's.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(identify(certificate))
-    }
-}
-
-fn identify(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None, // of a foreign enum; other kinds of names are no identity
-    });
-    let uri = uris.next().filter(|_| uris.next().is_none())?;
-    Identity::from_uri(uri)
 }
 
 /// This route does that; whoever may not do it gets 403.
@@ -91,26 +70,8 @@ impl fmt::Display for Action {
 #[cfg(test)]
 mod tests {
     use easel_api::identity::Deployment;
-    use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
-
-    fn certificate(uris: &[&str]) -> CertificateDer<'static> {
-        let mut params = CertificateParams::new(vec!["pod.example".to_owned()]).unwrap();
-        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())));
-        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
-    }
-
-    #[test]
-    fn a_certificate_is_known_by_its_only_uri() {
-        let (operator, gateway) = (Identity::Operator.uri(), Identity::Gateway.uri());
-        assert_eq!(identify(&certificate(&[&operator])), Some(Identity::Operator));
-        assert_eq!(identify(&certificate(&[&operator, &gateway])), None);
-        assert_eq!(identify(&certificate(&[&operator, &operator])), None);
-        assert_eq!(identify(&certificate(&["spiffe://other.example/operator"])), None);
-        assert_eq!(identify(&certificate(&[])), None);
-        assert_eq!(identify(&CertificateDer::from(vec![1, 2, 3])), None);
-    }
 
     #[test]
     fn demand_is_the_operators_to_read_and_nobody_elses() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::{Extension, Router};
+use easel_api::identity::Identity;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -95,7 +96,7 @@ async fn converse(stream: TcpStream, tls: Arc<ServerConfig>, routes: Router) -> 
     let shaken = timeout(HANDSHAKE_TIMEOUT, shaken).await;
     let stream = shaken.context("the handshake took too long")?.context("failed to shake hands")?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let caller = certificate.map_or(Caller(None), Caller::of);
+    let caller = Caller(certificate.and_then(|certificate| Identity::of_certificate(certificate)));
     let service = TowerToHyperService::new(routes.layer(Extension(caller)));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::demand::Demand;
 use proptest::prelude::*;
 
 const LOADS: Loads = Loads { from_store: Span::from_micros(22_000_000), from_host: Span::from_micros(3_000_000) };
@@ -7,7 +8,6 @@ fn job(model: u32, work: f64, deadline: f64) -> Job {
     Job {
         model: ModelIx(model),
         work: Span::from_secs(work),
-        step: Span::from_secs(0.3),
         adapters: Span::ZERO,
         deadline: Moment::from_secs(deadline),
         warm: None,
@@ -24,7 +24,7 @@ fn dispatch(board: &mut Board, replicas: &[Replica], now: f64) -> Vec<Order> {
     let demand = Demand::default();
     let now = Moment::from_secs(now);
     let worth = Worth::at(now, &demand, replicas, LOADS);
-    board.dispatch(&View { now, replicas, demand: &demand, loads: LOADS }, &worth)
+    board.dispatch(&View { now, replicas, loads: LOADS }, &worth)
 }
 
 fn turn(replica: u32, job: JobIx) -> Order {
@@ -118,7 +118,7 @@ fn an_idle_replica_loads_what_is_asked_for_and_nobody_holds() {
     }
     let replicas = [replica(1.0, 0), replica(1.0, 1)];
     let worth = Worth::at(now, &demand, &replicas, LOADS);
-    let view = View { now, replicas: &replicas, demand: &demand, loads: LOADS };
+    let view = View { now, replicas: &replicas, loads: LOADS };
     let found = ahead(&Board::default(), &view, &worth);
     assert_eq!(found.map(|ahead| ahead.model), Some(ModelIx(3)));
     let busy = [replica(1.0, 0)];
@@ -173,7 +173,7 @@ proptest! {
         dispatch(&mut board, &fleet, 0.0);
         let demand = Demand::default();
         let worth = Worth::at(Moment::ORIGIN, &demand, &fleet, LOADS);
-        let view = View { now: Moment::ORIGIN, replicas: &fleet, demand: &demand, loads: LOADS };
+        let view = View { now: Moment::ORIGIN, replicas: &fleet, loads: LOADS };
         for at in 0..fleet.len() {
             prop_assert!(line::cost(&board, &view, &worth, at, None).is_some(), "{:?}", board.lines[at]);
         }

@@ -50,7 +50,7 @@ impl Policy for Easel {
         let mut acts = self.scale(world, happening);
         let replicas = self.replicas(world, &acts);
         let worth = Worth::at(world.now, &self.demand, &replicas, world.loads());
-        let view = View { now: world.now, replicas: &replicas, demand: &self.demand, loads: world.loads() };
+        let view = View { now: world.now, replicas: &replicas, loads: world.loads() };
         let orders = self.board.dispatch(&view, &worth);
         let fetch = ahead(&self.board, &view, &worth);
         acts.push(Act::Value(worth));
@@ -70,7 +70,6 @@ impl Easel {
         let job = Job {
             model: request.model,
             work: request.work,
-            step: request.work.times(1.0 / f64::from(request.steps.max(1))),
             adapters: request.adapters,
             deadline: request.deadline,
             warm: None,
