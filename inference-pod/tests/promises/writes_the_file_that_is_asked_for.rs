@@ -141,7 +141,10 @@ async fn a_picture_comes_back_four_times_as_large_if_asked_and_so_do_its_preview
         let (small, large) = (drawn.get_pixel(31, 15), large.into_rgb8());
         assert!((124..128).all(|x| large.get_pixel(x, 62) == small), "the picture that was drawn");
     }
-    let streamed = json!({"size": "64x32", "upscale": 4, "stream": true, "partial_images": 1});
+    // Slow enough that the preview is out before the picture is there, which would make it needless.
+    let finishing = Finishing { cut_out: None, upscale: Some(Arc::new(Repeat)), seal: None };
+    let world = World::start_with(finishing, &["--fake-step-ms=20000"]).await.with_model().await;
+    let streamed = json!({"size": "64x32", "steps": 2, "upscale": 4, "stream": true, "partial_images": 1});
     let events = world.gateway.generate(streamed).await.body;
     let events = events.as_str().unwrap();
     assert_eq!(events.matches("\"size\":\"256x128\"").count(), 2, "{events:.400}");
