@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, HTTPGetAction, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, TopologySpreadConstraint,
+    Capabilities, Container, ContainerPort, HTTPGetAction, Lifecycle, LifecycleHandler, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, SleepAction,
+    TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,6 +26,9 @@ const MIB: u64 = 1 << 20;
 const USER: i64 = 65_532;
 /// Seconds that requests have to finish: as long as a gateway waits for one by default.
 const DRAIN: u32 = 120;
+/// Before SIGTERM comes. Until the process has said what to do with the signal, the kernel keeps it from a container's first
+/// process, so one that was just started would stay for all of its grace period.
+const BEFORE_TERM: u32 = 3;
 /// Seconds after the drain for streams and threads to end, before the kubelet kills.
 const AFTER_DRAIN: u32 = 15;
 /// Beside the models, in main memory: libtorch and its code 250 MiB, thread stacks and allocator slack 100 MiB, HTTP
@@ -91,7 +95,7 @@ fn pod(wanted: &Wanted, settings: &Settings) -> PodSpec {
         }),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        termination_grace_period_seconds: Some(i64::from(DRAIN + AFTER_DRAIN)),
+        termination_grace_period_seconds: Some(i64::from(BEFORE_TERM + DRAIN + AFTER_DRAIN)),
         ..PodSpec::default()
     }
 }
@@ -122,6 +126,13 @@ fn container(wanted: &Wanted, settings: &Settings) -> Container {
             ..SecurityContext::default()
         }),
         volume_mounts: Some(mounts(wanted)),
+        lifecycle: Some(Lifecycle {
+            pre_stop: Some(LifecycleHandler {
+                sleep: Some(SleepAction { seconds: i64::from(BEFORE_TERM) }),
+                ..LifecycleHandler::default()
+            }),
+            ..Lifecycle::default()
+        }),
         // The end of the log is the message of a container that died.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         ..Container::default()
